@@ -1,0 +1,7 @@
+"""`python -m enpar` is the same as `enpar`."""
+
+import sys
+
+from enpar.cli import main
+
+sys.exit(main())

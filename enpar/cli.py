@@ -1,0 +1,76 @@
+"""The command line: verb, settings, exit status. No logic of the stages lives here."""
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from enpar import __version__
+from enpar.config import VERBS, Settings, describe, parse
+from enpar.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 2 the user's input is at fault, 1 anything else."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format="%(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("enpar").setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    try:
+        job = parse(VERBS[options.verb], options.settings)
+        # A stage is imported only when it is asked for: torch, Ray and spaCy take seconds.
+        result = _stage(options.verb).run(job)
+    except UserError as error:
+        print(f"enpar: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("enpar: interrupted; the same command continues", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    if result is not None:
+        print(json.dumps(result, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _stage(verb: str):  # type: ignore[no-untyped-def]  # a module with run(job)
+    return importlib.import_module("enpar.corpora.fetch" if verb == "fetch" else f"enpar.{verb}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="enpar",
+        description="Pre-train entity and entity-pair encoders on raw text; extract entities and relations.",
+        epilog="`enpar VERB --help` lists the settings of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"enpar {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, kind in VERBS.items():
+        summary = (kind.__doc__ or "").strip()
+        command = verbs.add_parser(
+            verb,
+            help=summary,
+            description=summary,
+            epilog=_settings_help(kind),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument(
+            "settings", nargs="*", metavar="JOB.yaml | key=value", help="settings; later ones win over earlier ones"
+        )
+        command.add_argument("-v", "--verbose", action="store_true", help="show what the libraries have to say")
+    return parser
+
+
+def _settings_help(kind: type[Settings]) -> str:
+    lines = ["settings:"]
+    for key, default, description in describe(kind):
+        lines.append(f"  {key} ({default})" if default != "required" else f"  {key} (must be given)")
+        lines += textwrap.wrap(description, 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)

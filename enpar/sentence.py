@@ -1,0 +1,194 @@
+"""Sentence, Entity, Relation: the one type that flows through enpar, with its JSONL and Arrow forms."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from enpar.errors import UserError
+
+SCHEMA = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("sent_id", pa.int32()),
+        ("tokens", pa.list_(pa.string())),
+        ("entities", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())]))),
+        ("relations", pa.list_(pa.struct([("type", pa.string()), ("head", pa.int32()), ("tail", pa.int32())]))),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entity:
+    """A mention: tokens `start` to `end` (exclusive) of its sentence, and an entity type."""
+
+    start: int
+    end: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Relation:
+    """A typed, directed relation between two entities; `head` and `tail` index the sentence's entities."""
+
+    type: str
+    head: int
+    tail: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Tokens with the entities and relations among them; (`doc_id`, `sent_id`) says where it comes from."""
+
+    tokens: tuple[str, ...]
+    entities: tuple[Entity, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    doc_id: str = ""
+    sent_id: int = 0
+
+    def problem(self) -> str | None:
+        """What is wrong with this sentence, naming the item; None for a well-formed one."""
+        for i, entity in enumerate(self.entities):
+            if not 0 <= entity.start < entity.end <= len(self.tokens):
+                return (
+                    f"entity {i} ({entity.type}) covers tokens [{entity.start}, {entity.end}), "
+                    f"but the sentence has {len(self.tokens)} tokens"
+                )
+        for i, relation in enumerate(self.relations):
+            for role, index in (("head", relation.head), ("tail", relation.tail)):
+                if not 0 <= index < len(self.entities):
+                    return (
+                        f"relation {i} ({relation.type}) has {role} {index}, "
+                        f"but the sentence has {len(self.entities)} entities (counted from 0)"
+                    )
+        return None
+
+
+# ---- JSONL: the field names of SpERT and the Hugging Face corpora -------------------------------------------------
+
+_NUMBERED = re.compile(r"(.*)#([1-9]\d*)", re.DOTALL)
+
+
+def to_json(sentence: Sentence) -> dict[str, Any]:
+    """The JSONL form; `orig_id` is `doc_id`, with `#sent_id` behind it from a document's second sentence on."""
+    return {
+        "tokens": list(sentence.tokens),
+        "entities": [{"type": e.type, "start": e.start, "end": e.end} for e in sentence.entities],
+        "relations": [{"type": r.type, "head": r.head, "tail": r.tail} for r in sentence.relations],
+        "orig_id": sentence.doc_id + (f"#{sentence.sent_id}" if sentence.sent_id else ""),
+    }
+
+
+def from_json(item: Any, where: str) -> Sentence:
+    """A checked Sentence from its JSON form.
+
+    Args:
+        item: what `json.loads` gave.
+        where: the place to name in an error, such as `train.jsonl:7`.
+
+    Raises:
+        UserError: a field is missing or malformed, an entity lies outside the sentence, or a relation points nowhere.
+    """
+    if not isinstance(item, dict):
+        raise UserError(f"{where}: expected an object with tokens, entities and relations, found {type(item).__name__}")
+    match = _NUMBERED.fullmatch(orig_id := str(item.get("orig_id", "")))
+    sentence = Sentence(
+        tokens=tuple(_tokens(item, where)),
+        entities=tuple(Entity(**fields) for fields in _records(item, "entities", _ENTITY, where)),
+        relations=tuple(Relation(**fields) for fields in _records(item, "relations", _RELATION, where)),
+        doc_id=match[1] if match else orig_id,
+        sent_id=int(match[2]) if match else 0,
+    )
+    if problem := sentence.problem():
+        raise UserError(f"{where}: {problem}")
+    return sentence
+
+
+_ENTITY: dict[str, type] = {"type": str, "start": int, "end": int}
+_RELATION: dict[str, type] = {"type": str, "head": int, "tail": int}
+
+
+def _tokens(item: dict[str, Any], where: str) -> list[str]:
+    tokens = item.get("tokens")
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
+        raise UserError(f"{where}: tokens: expected a list of strings with at least one")
+    return tokens
+
+
+def _records(item: dict[str, Any], field: str, kinds: dict[str, type], where: str) -> Iterator[dict[str, Any]]:
+    """The named fields of each record of `item[field]`, checked; further fields are passed over."""
+    records = item.get(field, [])
+    if not isinstance(records, list):
+        raise UserError(f"{where}: {field}: expected a list")
+    for i, record in enumerate(records):
+        for name, kind in kinds.items():
+            value = record.get(name) if isinstance(record, dict) else None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
+                raise UserError(f"{where}: {field}[{i}]: {name} is {value!r}; each of {field} has {wanted}")
+        yield {name: record[name] for name in kinds}
+
+
+def write_jsonl(path: Path, sentences: Iterable[Sentence]) -> None:
+    """Write one sentence a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for sentence in sentences:
+            file.write(json.dumps(to_json(sentence), ensure_ascii=False) + "\n")
+
+
+# ---- Arrow and parquet --------------------------------------------------------------------------------------------
+
+
+def to_table(sentences: Sequence[Sentence]) -> pa.Table:
+    """The sentences as an Arrow table of `SCHEMA`."""
+    rows = [
+        {
+            "doc_id": s.doc_id,
+            "sent_id": s.sent_id,
+            "tokens": s.tokens,
+            "entities": [{"start": e.start, "end": e.end, "type": e.type} for e in s.entities],
+            "relations": [{"type": r.type, "head": r.head, "tail": r.tail} for r in s.relations],
+        }
+        for s in sentences
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> Iterator[Sentence]:
+    """The sentences of an Arrow table of `SCHEMA`."""
+    for row in table.to_pylist():
+        yield Sentence(
+            tokens=tuple(row["tokens"]),
+            entities=tuple(Entity(**entity) for entity in row["entities"]),
+            relations=tuple(Relation(**relation) for relation in row["relations"]),
+            doc_id=row["doc_id"],
+            sent_id=row["sent_id"],
+        )
+
+
+def sentence_files(folder: Path) -> list[Path]:
+    """The parquet files of a folder of sentences, in order.
+
+    Raises:
+        UserError: the folder is missing, or is not (yet) a finished folder of sentences.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; `enpar annotate input=… output={folder}` makes it")
+    if not (folder / "_SUCCESS").exists():
+        raise UserError(f"{folder}: not a finished folder of sentences (no _SUCCESS); run its `enpar annotate` again")
+    files = sorted(folder.glob("part-*.parquet"))
+    for file in files:
+        if missing := set(SCHEMA.names) - set(pq.read_schema(file).names):
+            raise UserError(f"{file}: not sentences: column {min(missing)} is missing")
+    return files
+
+
+def read_sentences(folder: Path) -> Iterator[Sentence]:
+    """The sentences of a finished folder, file by file."""
+    for file in sentence_files(folder):
+        yield from from_table(pq.read_table(file, columns=SCHEMA.names))
