@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from enpar import __version__
 from enpar.config import VERBS, Settings, describe, parse
-from enpar.errors import UserError
+from enpar.errors import RunError, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"enpar: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"enpar: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("enpar: interrupted; the same command continues", file=sys.stderr)
         return 1

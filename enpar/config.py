@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from enpar.errors import UserError
@@ -207,6 +207,12 @@ class Scaling(Settings):
     """How often a lost worker is replaced, from the last checkpoint; -1 is for ever."""
 
 
+def _stage_or_mapping(value: object) -> object:
+    if isinstance(value, dict) or (type(value) is int and 0 <= value <= 2):
+        return value
+    raise ValueError(f"should be a ZeRO stage (0, 1 or 2) or a mapping with a DeepSpeed configuration, got {value!r}")
+
+
 class PretrainJob(Job):
     """Pre-train the three encoders with the four objectives (Ray Train and DeepSpeed)."""
 
@@ -222,7 +228,7 @@ class PretrainJob(Job):
     objectives: Objectives = Objectives()
     train: PretrainTraining
     scaling: Scaling = Scaling()
-    deepspeed: Annotated[int, Field(ge=0, le=2)] | dict[str, Any] = 1
+    deepspeed: Annotated[int | dict[str, Any], BeforeValidator(_stage_or_mapping)] = 1
     """ZeRO stage (0, 1 or 2), or a DeepSpeed configuration that is laid over ours."""
     seed: int = 1
     """Seed of all draws."""

@@ -1,5 +1,9 @@
-"""The one error that is the user's to mend: it ends a command with one line and exit status 2."""
+"""The two errors that end a command with one line in place of a traceback."""
 
 
 class UserError(Exception):
-    """The input is at fault; the message names the file, line or key and what would be right."""
+    """The input is at fault; the message names the file, line or key and what would be right. Exit status 2."""
+
+
+class RunError(Exception):
+    """The run could not go on, through no fault of the input's form; the message says where. Exit status 1."""

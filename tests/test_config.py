@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from enpar.config import VERBS, FetchJob, FinetuneJob, PretrainJob, ViewsJob, describe, parse
+from enpar.errors import UserError
+
+JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
+PRETRAIN = ["data=d", "output=o", "train.steps=3"]
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_every_job_file_is_complete_and_valid(path):
+    verb = path.stem.split("_")[0]
+    assert verb in VERBS, f"{path.name} begins with no verb; verbs are {', '.join(VERBS)}"
+    parse(VERBS[verb], [str(path)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "parts"),
+    [
+        (PretrainJob, [*PRETRAIN, "train.stps=3"], ["train.stps: no such setting", "steps", "batch_size"]),
+        (PretrainJob, [*PRETRAIN, "sead=3"], ["sead: no such setting", "seed"]),
+        (PretrainJob, [*PRETRAIN, "train.steps=many"], ["train.steps: ", "integer", "'many'"]),
+        (PretrainJob, [*PRETRAIN, "train.steps=0"], ["train.steps: ", "greater than or equal to 1", "got 0"]),
+        (PretrainJob, [*PRETRAIN, "train.warmup=1.5"], ["train.warmup: ", "less than or equal to 1"]),
+        (PretrainJob, [*PRETRAIN, "train.learning_rate=.nan"], ["train.learning_rate: ", "finite"]),
+        (PretrainJob, [*PRETRAIN, "train.precision=fp8"], ["train.precision: ", "'bf16' or 'fp32'", "'fp8'"]),
+        (PretrainJob, [*PRETRAIN, "train=3"], ["train: ", "got 3"]),
+        (PretrainJob, [*PRETRAIN, "train.epochs=2"], ["give train.steps or train.epochs"]),
+        (PretrainJob, ["data=d", "output=o", "train.batch_size=3"], ["give train.steps or train.epochs"]),
+        (PretrainJob, [*PRETRAIN, "views.n_p=121"], ["views.n_p: ", "120"]),
+        (PretrainJob, [*PRETRAIN, "views.mask=0.6", "views.replace=0.6"], ["views: ", "mask + replace"]),
+        (PretrainJob, [*PRETRAIN, *(f"objectives.{o}=0" for o in ("met", "mep", "acd", "pp"))], ["weight 0"]),
+        (PretrainJob, ["train.steps=3"], ["data: must be given", "output: must be given"]),
+        (FetchJob, ["name=nowhere", "output=o"], ["name: ", "'wiki-leads' or 'sample-corpus'", "'nowhere'"]),
+        (FinetuneJob, ["output=o", "corpus.train=a"], ["corpus.dev: must be given"]),
+        (FinetuneJob, ["output=o", "corpus.format=xml"], ["corpus.format: ", "'spert'"]),
+    ],
+)
+def test_what_is_refused_is_named_by_its_dotted_path(kind, arguments, parts):
+    with pytest.raises(UserError) as error:
+        parse(kind, arguments)
+    assert all(part in str(error.value) for part in parts), error.value
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["3", "-1", "x", "true", "1.5", "[1]", "null"])
+def test_deepspeed_gives_one_clear_message(value):
+    with pytest.raises(UserError) as error:
+        parse(PretrainJob, [*PRETRAIN, f"deepspeed={value}"])
+    assert str(error.value).startswith("deepspeed: should be a ZeRO stage (0, 1 or 2) or a mapping")
+    assert str(error.value).count("deepspeed") == 1
+
+
+def test_deepspeed_takes_a_stage_or_a_configuration():
+    assert parse(PretrainJob, PRETRAIN).deepspeed == 1
+    assert parse(PretrainJob, [*PRETRAIN, "deepspeed=2"]).deepspeed == 2
+    nested = parse(PretrainJob, [*PRETRAIN, "deepspeed.zero_optimization.stage=2"]).deepspeed
+    assert nested == {"zero_optimization": {"stage": 2}}
+
+
+def test_later_settings_win_over_earlier_ones(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("data: d\noutput: o\ntrain: {steps: 3, batch_size: 7}\nseed: 5\n")
+    second.write_text("train: {steps: 4}\n")
+    assert parse(PretrainJob, [str(first)]).train.steps == 3
+    job = parse(PretrainJob, [str(first), str(second), "seed=6"])
+    assert (job.train.steps, job.train.batch_size, job.seed) == (4, 7, 6)
+    assert parse(PretrainJob, [str(first), "train.steps=9", str(second)]).train.steps == 4
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.0001", "1.0e-04"])
+def test_numbers_may_be_written_as_people_write_them(text, tmp_path):
+    (tmp_path / "job.yaml").write_text(f"train: {{learning_rate: {text}}}\n")
+    for argument in (f"train.learning_rate={text}", str(tmp_path / "job.yaml")):
+        assert parse(PretrainJob, [*PRETRAIN, argument]).train.learning_rate == 1e-4
+
+
+def test_values_that_look_like_numbers_may_be_names():
+    assert parse(ViewsJob, ["data=d", "encoder=7"]).encoder == "7"
+    assert parse(ViewsJob, ["data=d", "limit=null"]).limit is None
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(None, "No such file"), ("a: [1\n", "not YAML"), ("- 1\n", "expected a mapping"), (b"\xff\xfe\xfa", "not YAML")],
+)
+def test_a_file_that_is_no_job_is_named(content, part, tmp_path):
+    path = tmp_path / "job.yaml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=part) as error:
+        parse(ViewsJob, [str(path)])
+    assert str(path) in str(error.value)
+
+
+def test_an_empty_file_sets_nothing(tmp_path):
+    (tmp_path / "job.yaml").write_text("# nothing yet\n")
+    assert parse(ViewsJob, [str(tmp_path / "job.yaml"), "data=d"]) == parse(ViewsJob, ["data=d"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_setting_is_described(verb):
+    rows = list(describe(VERBS[verb]))
+    assert rows
+    assert [key for key, _, description in rows if not description] == []

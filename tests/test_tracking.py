@@ -1,0 +1,414 @@
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enpar import tracking as module
+from enpar.config import Tracking
+from enpar.errors import UserError
+from enpar.output import Output
+from enpar.tracking import RUN_FILE, append_metrics, read_metrics, track, truncate_metrics
+
+SETTINGS = {
+    "train": {"learning_rate": 5e-5, "steps": None, "precision": "bf16"},
+    "corpus": {"train": "a.jsonl"},
+    "source": "https://me:hunter2@example.org/x",
+    "long": "x" * 7000,
+    "tracking": {"uri": "http://me:hunter2@example.org"},
+    "overwrite": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, caplog):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(module, "_POLL", 0.02)
+    caplog.set_level(logging.INFO, logger="enpar")
+
+
+@pytest.fixture
+def output(tmp_path):
+    return claimed(tmp_path / "run")
+
+
+def claimed(path):
+    output = Output(path, "pretrain", SETTINGS)
+    output.claim()
+    return output
+
+
+def client(output):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{output.path.parent}/mlflow.db")
+
+
+def logged(output):
+    """The folder's MLflow run, as the file in it names it."""
+    return client(output).get_run(json.loads((output.path / RUN_FILE).read_text())["run"])
+
+
+def points(output, name):
+    history = client(output).get_metric_history(logged(output).info.run_id, name)
+    return sorted((point.step, point.value) for point in history)
+
+
+def breaks_off(output, steps, error):
+    with track(output, Tracking(), "pretrain"):
+        for step in steps:
+            append_metrics(output.metrics, step, {"loss": step})
+        raise error
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# The file of numbers
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 50),
+        st.dictionaries(st.text(min_size=1), st.floats(allow_nan=False)).filter(
+            lambda m: not {"step", "time"} & set(m)
+        ),
+    ),
+    max_size=8,
+)
+
+
+@given(ROWS, st.integers(-1, 51), st.binary(max_size=9).filter(lambda b: b"\n" not in b))
+def test_lines_survive_truncation_and_a_half_written_end(tmp_path_factory, rows, step, half):
+    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
+    for at, metrics in rows:
+        append_metrics(path, at, metrics)
+    with path.open("ab") as file:
+        file.write(b'{"step": ' + half)
+    assert [(row.pop("step"), row) for row in read_metrics(path) if row.pop("time")] == rows
+    truncate_metrics(path, step)
+    kept = [row for row in rows if row[0] <= step]
+    assert [(row.pop("step"), row) for row in read_metrics(path) if row.pop("time")] == kept
+    assert path.read_bytes().count(b"\n") == len(kept)
+
+
+def test_a_half_written_line_does_not_swallow_the_next_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "ti')
+    append_metrics(path, 2, {"loss": 1.0})
+    assert [row["step"] for row in read_metrics(path)] == [2]
+
+
+def test_no_file_has_no_lines(tmp_path):
+    truncate_metrics(tmp_path / "none.jsonl", 3)
+    assert read_metrics(tmp_path / "none.jsonl") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# Progress
+
+
+def test_progress_shows_new_lines_only(output, caplog):
+    append_metrics(output.metrics, 10, {"pretrain/loss/pp": 9.0})
+    with track(output, Tracking(enabled=False), "pretrain", total_steps=40):
+        append_metrics(output.metrics, 20, {"pretrain/loss/pp": 4.71234, "pretrain/instances_per_second": 12345.6})
+        append_metrics(output.metrics, 40, {"pretrain/loss/pp": float("nan")})
+    assert caplog.messages == ["step 20/40  loss/pp 4.712  instances_per_second 12,346", "step 40/40  loss/pp nan"]
+
+
+def test_progress_says_what_time_is_left(output, caplog):
+    with track(output, Tracking(enabled=False), "pretrain", total_steps=100):
+        for step, at in ((10, 1000.0), (20, 1010.0), (40, 1230.0)):
+            with output.metrics.open("a") as file:
+                file.write(json.dumps({"step": step, "time": at}) + "\n")
+    assert caplog.messages == ["step 10/100", "step 20/100  80 s left", "step 40/100  8 min left"]
+
+
+def test_steps_done_again_after_a_break_are_shown_again(output, caplog):
+    with track(output, Tracking(enabled=False), "pretrain"):
+        append_metrics(output.metrics, 1, {})
+        append_metrics(output.metrics, 2, {})
+        assert any(len(caplog.messages) == 2 or time.sleep(0.02) for _ in range(3000))
+        truncate_metrics(output.metrics, 1)
+        append_metrics(output.metrics, 2, {})
+    assert caplog.messages == ["step 1", "step 2", "step 2"]
+
+
+# MLflow
+
+
+def test_everything_logged_reads_back(output, tmp_path):
+    model = tmp_path / "model"
+    (model / "inner").mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / ".half").write_text("")
+    (model / "inner" / "weights").write_text("w")
+    (tmp_path / "report.html").write_text("<p>")
+    result = {"steps": 1200, "loss": {"met": 1.5}, "checkpoint": "/x", "done": True, "test": {"relation": {"f1": 0.5}}}
+    with track(output, Tracking(experiment="mine"), "pretrain") as run:
+        for step in range(1, 1201):
+            append_metrics(output.metrics, step, {"pretrain/loss/pp": 1 / step, "odd name!": step})
+        run.finish(result, [tmp_path / "report.html", model, tmp_path / "missing"])
+    found = logged(output)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "pretrain run"
+    assert client(output).get_experiment(found.info.experiment_id).name == "mine"
+    assert found.data.tags["enpar.stage"] == "pretrain"
+    assert found.data.tags["enpar.output"] == str(output.path)
+    assert found.data.params == {
+        "train.learning_rate": "5e-05",
+        "train.steps": "null",
+        "train.precision": "bf16",
+        "corpus.train": "a.jsonl",
+        "source": "https://example.org/x",
+        "long": "x" * 6000,
+    }
+    assert points(output, "pretrain/loss/pp") == [(step, 1 / step) for step in range(1, 1201)]
+    assert points(output, "odd name_") == [(step, step) for step in range(1, 1201)]
+    history = client(output).get_metric_history(found.info.run_id, "pretrain/loss/pp")
+    assert min(point.timestamp for point in history) == int(read_metrics(output.metrics)[0]["time"] * 1000)
+    assert {name: value for name, value in found.data.metrics.items() if "/result/" in name} == {
+        "pretrain/result/steps": 1200,
+        "pretrain/result/loss/met": 1.5,
+        "pretrain/result/test/relation/f1": 0.5,
+    }
+    artifacts = tmp_path / "mlartifacts" / found.info.run_id / "artifacts"
+    assert json.loads((artifacts / "result.json").read_text()) == result
+    files = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    assert files == {"result.json", "report.html", "model/config.json", "model/inner/weights"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (UserError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_block_that_raises_ends_its_run(output, error, status):
+    with pytest.raises(error, match="as it was"):
+        breaks_off(output, [1], error("as it was"))
+    assert logged(output).info.status == status
+    assert points(output, "loss") == [(1, 1.0)]
+
+
+def test_a_continued_run_keeps_its_run_and_has_each_step_once(output):
+    with pytest.raises(RuntimeError):
+        breaks_off(output, range(1, 6), RuntimeError("as it was"))
+    first = logged(output).info.run_id
+    truncate_metrics(output.metrics, 3)
+    with track(output, Tracking(), "pretrain"):
+        for step in range(4, 9):
+            append_metrics(output.metrics, step, {"loss": step, "heldout": -step})
+    assert logged(output).info.run_id == first
+    assert logged(output).info.status == "FINISHED"
+    assert points(output, "loss") == [(step, step) for step in range(1, 9)]
+    assert points(output, "heldout") == [(step, -step) for step in range(4, 9)]
+
+
+def test_a_run_goes_to_the_server_that_is_named_now(output, tmp_path):
+    with track(output, Tracking(), "pretrain"):
+        append_metrics(output.metrics, 1, {"loss": 1.0})
+    first = logged(output).info.run_id
+    with track(output, Tracking(uri=f"sqlite:///{tmp_path}/other/mlflow.db"), "pretrain"):
+        pass
+    assert json.loads((output.path / RUN_FILE).read_text())["run"] != first
+    assert (tmp_path / "other" / "mlflow.db").exists()
+
+
+def test_a_run_that_was_deleted_begins_anew(output):
+    with track(output, Tracking(), "pretrain"):
+        append_metrics(output.metrics, 1, {"loss": 1.0})
+    first = logged(output).info.run_id
+    client(output).delete_run(first)
+    with track(output, Tracking(), "pretrain"):
+        pass
+    assert logged(output).info.run_id != first
+    assert points(output, "loss") == [(1, 1.0)]
+
+
+def test_the_environment_names_the_server(output, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/named.db")
+    with track(output, Tracking(), "pretrain"):
+        pass
+    assert (tmp_path / "named.db").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "htp://me:hunter2@host"])
+def test_an_impossible_uri_is_refused(output, uri):
+    with (
+        pytest.raises(UserError, match=r"^tracking\.uri: .*sqlite:") as caught,
+        track(output, Tracking(uri=uri), "pretrain"),
+    ):
+        pytest.fail("the block must not run")
+    assert "hunter2" not in str(caught.value)
+
+
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from enpar.config import Tracking
+from enpar.output import Output
+from enpar.tracking import append_metrics, track
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+logging.getLogger("enpar").setLevel(logging.INFO)
+output = Output(Path(sys.argv[1]), "finetune", {"seed": 1})
+output.claim()
+with track(output, Tracking(**eval(sys.argv[2])), "finetune") as run:
+    append_metrics(output.metrics, 1, {"finetune/loss": 2.5})
+    run.finish({"f1": 0.5})
+print("mlflow" in sys.modules)
+"""
+
+
+def program(path, **tracking):
+    arguments = [sys.executable, "-c", PROGRAM, str(path), repr(tracking)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_two_commands_begin_a_database_at_once_and_say_nothing_but_progress(tmp_path):
+    paths = [tmp_path / "one", tmp_path / "two"]
+    commands = [program(path) for path in paths]
+    assert [command.communicate(timeout=300) for command in commands] == [("True\n", "step 1  loss 2.5\n")] * 2
+    for path in paths:
+        output = Output(path, "finetune", {})
+        assert logged(output).info.status == "FINISHED"
+        assert points(output, "finetune/loss") == [(1, 2.5)]
+
+
+def test_a_run_without_tracking_never_imports_mlflow(tmp_path):
+    command = program(tmp_path / "run", enabled=False)
+    assert command.communicate(timeout=300) == ("False\n", "step 1  loss 2.5\n")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+# Servers that are no help
+
+
+@contextmanager
+def silent():
+    """Accepts connections (the kernel does) and never says a word."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server.getsockname()[1]
+
+
+@contextmanager
+def refusing():
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+    yield port
+
+
+@contextmanager
+def answering(handle):
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        do_GET = do_POST = do_PUT = handle  # noqa: N815
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def broken():
+    return answering(lambda handler: handler.send_error(500))
+
+
+def hanging_up():
+    return answering(lambda handler: handler.connection.close())
+
+
+def nonsense():
+    def answer(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"<html>welcome</html>")
+
+    return answering(answer)
+
+
+@pytest.mark.parametrize("server", [silent, refusing, broken, hanging_up, nonsense])
+def test_a_useless_server_costs_one_line(server, output, caplog, capfd, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(module, "_RETRY", 0.05)  # it fails often, and is still said once
+    with server() as port:
+        tracking = Tracking(uri=f"http://me:hunter2@127.0.0.1:{port}")
+        with track(output, tracking, "pretrain") as run:
+            for step in range(1, 4):
+                append_metrics(output.metrics, step, {"loss": step})
+            run.finish({"steps": 3})
+    assert [row["step"] for row in read_metrics(output.metrics)] == [1, 2, 3]
+    (warning,) = warnings(caplog)
+    assert f"http://127.0.0.1:{port}" in warning
+    assert str(output.metrics) in warning
+    assert "hunter2" not in caplog.text
+    assert "\n" not in warning
+    assert not (output.path / RUN_FILE).exists()
+    out, err = capfd.readouterr()
+    assert "hunter2" not in out + err
+    assert "Traceback" not in out + err
+
+
+def test_the_end_does_not_wait_for_a_server_that_never_answers(output, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    with silent() as port, track(output, Tracking(uri=f"http://127.0.0.1:{port}"), "pretrain"):
+        append_metrics(output.metrics, 1, {"loss": 1.0})
+    (warning,) = warnings(caplog)
+    assert "no answer in time" in warning
+
+
+def test_what_failed_is_sent_when_the_server_is_back(output, caplog, monkeypatch):
+    monkeypatch.setattr(module, "_RETRY", 0.0)
+    failed = threading.Event()
+    send = module._Mlflow._send_rows
+
+    def fails_once(self, rows):
+        if rows and not failed.is_set():
+            failed.set()
+            raise OSError("sqlite:////x://me:hunter2@there went away")
+        send(self, rows)
+
+    monkeypatch.setattr(module._Mlflow, "_send_rows", fails_once)
+    with track(output, Tracking(), "pretrain"):
+        append_metrics(output.metrics, 1, {"loss": 1.0})
+        assert failed.wait(120)
+        append_metrics(output.metrics, 2, {"loss": 2.0})
+    assert points(output, "loss") == [(1, 1.0), (2, 2.0)]
+    assert logged(output).info.status == "FINISHED"
+    assert len(warnings(caplog)) == 1
+    assert "hunter2" not in caplog.text
+
+
+def test_a_database_that_cannot_be_written_costs_one_line(output, caplog, tmp_path):
+    (tmp_path / "file").write_text("")
+    with track(output, Tracking(uri=f"sqlite:///{tmp_path}/file/mlflow.db"), "pretrain"):
+        append_metrics(output.metrics, 1, {"loss": 1.0})
+    assert len(warnings(caplog)) == 1
+    assert len(read_metrics(output.metrics)) == 1
+
+
+def test_one_file_imports_mlflow():
+    package = Path(module.__file__).parent
+    assert [
+        path.name
+        for path in package.rglob("*.py")
+        if "import mlflow" in path.read_text() or "from mlflow" in path.read_text()
+    ] == ["tracking.py"]
