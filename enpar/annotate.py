@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from ray.util.annotations import RayDeprecationWarning
 
 from enpar import cluster
 from enpar.config import AnnotateJob
@@ -74,23 +76,36 @@ def _outside(job: AnnotateJob, chunks: list[Chunk]) -> None:
 
 
 def _annotate(job: AnnotateJob, pipeline: "Pipeline", parts: "Parts", chunks: list[Chunk]) -> None:
-    """Do the chunks that are not done yet."""
-    todo = [chunk for chunk in chunks if not parts.is_done(chunk.id)]
-    progress = _Progress(sum(c.documents for c in chunks), sum(c.documents for c in todo))
-    if not todo:
-        return
-    cluster.connect()
+    """Do the chunks that are not done yet; where workers die, go on with others as long as anything gets done."""
+    progress = _Progress(sum(chunk.documents for chunk in chunks))
+    while todo := [chunk for chunk in chunks if not parts.is_done(chunk.id)]:
+        progress.begin(sum(chunk.documents for chunk in todo))
+        cluster.connect()
+        try:
+            _on_ray(job, pipeline, parts, todo, progress)
+        except ray.exceptions.RayActorError:
+            if not any(parts.is_done(chunk.id) for chunk in todo):
+                raise
+            log.warning("annotate: a worker died; going on with what it left undone")
+
+
+def _on_ray(job: AnnotateJob, pipeline: "Pipeline", parts: "Parts", todo: list[Chunk], progress: "_Progress") -> None:
     workers = min(job.num_workers or int(ray.cluster_resources().get("CPU", 1)), len(todo))
     # A block for each chunk, so that Ray hands them out one by one; more blocks than this would slow down its driver.
     rows = ray.data.from_items([asdict(chunk) for chunk in todo], override_num_blocks=min(len(todo), 4096))
-    done = rows.map_batches(
-        Annotator,
-        fn_constructor_kwargs={"job": job, "pipeline": pipeline, "parts": parts},
-        batch_format="pyarrow",
-        batch_size=1,
-        num_cpus=1,  # for which Ray also sets OMP_NUM_THREADS=1: as many threads as workers, and no more
-        compute=ray.data.ActorPoolStrategy(size=workers),
-    )
+    with warnings.catch_warnings():
+        # Ray's own restarts never end, not even where a document kills every worker that reads it; and Ray 2.60 has no
+        # other way to turn them off than this one, which it warns about.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        done = rows.map_batches(
+            Annotator,
+            fn_constructor_kwargs={"job": job, "pipeline": pipeline, "parts": parts},
+            batch_format="pyarrow",
+            batch_size=1,
+            num_cpus=1,  # for which Ray also sets OMP_NUM_THREADS=1: as many threads as workers, and no more
+            max_restarts=0,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+        )
     for row in done.iter_rows():
         if row["problem"]:
             raise UserError(row["problem"])
@@ -100,22 +115,25 @@ def _annotate(job: AnnotateJob, pipeline: "Pipeline", parts: "Parts", chunks: li
 class _Progress:
     """Says how far the run has come, every few seconds."""
 
-    def __init__(self, total: int, left: int) -> None:
-        self._total, self._left, self._here = total, left, 0
-        self._began = self._said = time.monotonic()
-        before = f"; {total - left:,} are done already" if left < total else ""
-        log.info("annotate: %s documents%s", f"{total:,}", before)
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def begin(self, left: int) -> None:
+        self._left, self._first, self._said = left, (0.0, 0), time.monotonic()
+        before = f"; {self._total - left:,} of them are done already" if left < self._total else ""
+        log.info(f"annotate: {self._total:,} documents{before}")
 
     def add(self, documents: int) -> None:
-        self._here += documents
         now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_LINES or self._here == self._left:
+        self._left -= documents
+        if not self._first[0]:
+            self._first = now, self._left  # speed is counted from here: workers take seconds to start
+        if now - self._said >= _SECONDS_BETWEEN_LINES or not self._left:
             self._said = now
-            rate = self._here / (now - self._began)
-            done, left = self._total - self._left + self._here, round((self._left - self._here) / rate)
-            log.info(
-                f"annotate: {done:,} of {self._total:,} documents, {rate:.0f}/s, {left // 60}:{left % 60:02d} left"
-            )
+            rate = (self._first[1] - self._left) / max(now - self._first[0], 1e-3)
+            left = round(self._left / rate) if rate else 0
+            speed = f", {rate:.0f}/s, {left // 60}:{left % 60:02d} left" if rate else ""
+            log.info(f"annotate: {self._total - self._left:,} of {self._total:,} documents{speed}")
 
 
 # ---- What is on the disk ------------------------------------------------------------------------------------------

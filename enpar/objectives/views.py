@@ -66,6 +66,11 @@ class ViewMaker:
         self._mask_id = mask_id
         self._seed = seed
 
+    @property
+    def lengths(self) -> Ints:
+        """Wordpieces of each sentence of the corpus. Shape: (S,)"""
+        return self._corpus.lengths
+
     def make(self, sentences: Ints, epoch: int) -> ViewBatch:
         """The views of these sentences in this epoch. Args: indices in the corpus, shape (sentences,)."""
         batch = _Sentences(self._corpus, sentences, self._seed, epoch)

@@ -1,0 +1,77 @@
+"""`enpar evaluate`: a model and a labelled corpus → scores, a report and the predictions."""
+
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from enpar import corpora
+from enpar.config import EvaluateJob
+from enpar.finetune import gold_counts
+from enpar.output import SUCCESS, Output, atomic
+from enpar.pretrained import extraction_settings
+from enpar.report import write_report
+from enpar.scores import by_type, score
+from enpar.sentence import Sentence, write_jsonl
+from enpar.tracking import append_metrics, track, truncate_metrics
+
+log = logging.getLogger("enpar")
+FILES = ("report.html", "report.json", "predictions.jsonl")
+
+
+def run(job: EvaluateJob) -> dict[str, Any]:
+    """Predict, score and report; every gold item of the corpus counts.
+
+    Raises:
+        UserError: the model, the corpus or the output is at fault.
+    """
+    output = Output(job.output, "evaluate", job.model_dump(mode="json"))
+    output.check(job.overwrite)
+    if not job.overwrite and (job.output / SUCCESS).exists() and (result := output.claim()) is not None:
+        return result
+    gold = corpora.load(job.corpus.format, job.corpus.test)
+    log.info("test: %d sentences, %d entities, %d relations", *gold_counts(gold).values())
+    model = extraction_settings(job.model)
+    output.claim(job.overwrite)
+    truncate_metrics(output.metrics, -1)
+    with track(output, job.tracking, "evaluate") as tracked:
+        began = time.monotonic()
+        predicted = _predict(job, gold)
+        result = _write(job, model, gold, predicted, time.monotonic() - began)
+        append_metrics(output.metrics, 0, {f"test/{name}/f1": value["f1"] for name, value in result["scores"].items()})
+        tracked.finish(result, [job.output / name for name in FILES])
+    output.finish(result)
+    return result
+
+
+def _predict(job: EvaluateJob, gold: list[Sentence]) -> list[Sentence]:
+    import torch
+
+    from enpar.extraction import load
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    return [prediction.sentence for prediction in load(job.model).predict(gold, job.batch_size)]
+
+
+def _write(
+    job: EvaluateJob, model: dict[str, Any], gold: list[Sentence], predicted: list[Sentence], seconds: float
+) -> dict[str, Any]:
+    """Write the three files; the result."""
+    report, page, predictions = (job.output / name for name in ("report.json", "report.html", "predictions.jsonl"))
+    scores, typed = score(gold, predicted), by_type(gold, predicted)
+    with atomic(predictions) as temporary:
+        write_jsonl(temporary, predicted)
+    content = {
+        "scores": scores,
+        "by_type": typed,
+        "gold": gold_counts(gold),
+        "relations": "the direction counts for every relation, symmetric ones included",
+        "model": {"path": str(job.model), **model},
+        "settings": job.model_dump(mode="json"),
+        "seconds": round(seconds, 3),
+    }
+    with atomic(report) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_report(page, f"{job.model.name} on {job.corpus.test.name}", gold, predicted, scores, typed)
+    return {"report": str(page), "scores": scores}

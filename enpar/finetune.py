@@ -1,0 +1,195 @@
+"""`enpar finetune`: an encoder and a labelled corpus → a model that extracts entities and relations."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from enpar import corpora
+from enpar.config import FinetuneJob
+from enpar.output import SUCCESS, Output
+from enpar.pretrained import checkpoint_settings, locate
+from enpar.scores import Score, score
+from enpar.sentence import Sentence
+from enpar.tracking import append_metrics, track, truncate_metrics
+
+if TYPE_CHECKING:
+    from enpar.extraction import Extraction
+    from enpar.training.fit import Fitted
+
+log = logging.getLogger("enpar")
+Splits = dict[str, list[Sentence]]
+
+
+def run(job: FinetuneJob) -> dict[str, Any]:
+    """Fine-tune, keep the best epoch's weights, and score them.
+
+    A run that was broken off begins anew: it is short.
+
+    Raises:
+        UserError: the corpus, the encoder or the output is at fault; found out before torch is loaded, but for an
+            encoder that only the hub can refuse.
+    """
+    output = Output(job.output, "finetune", job.model_dump(mode="json"))
+    output.check(job.overwrite)
+    if not job.overwrite and (job.output / SUCCESS).exists() and (result := output.claim()) is not None:
+        return result
+    splits = _load(job)
+    locate(job.init)
+    output.claim(job.overwrite)
+    truncate_metrics(output.metrics, -1)
+    return _run(job, output, splits)
+
+
+def _load(job: FinetuneJob) -> Splits:
+    """The sentences of each split that is given, with a word on each."""
+    paths = {"train": job.corpus.train, "dev": job.corpus.dev, "test": job.corpus.test}
+    splits = {name: corpora.load(job.corpus.format, path) for name, path in paths.items() if path}
+    for name, sentences in splits.items():
+        log.info("%s: %d sentences, %d entities, %d relations", name, *gold_counts(sentences).values())
+    known = corpora.describe(splits["train"])
+    for kind in ("entity_types", "relation_types"):
+        others = {label for sentences in splits.values() for label in corpora.describe(sentences)[kind]}
+        if unknown := sorted(others - set(known[kind])):
+            log.info("no %s %s in train: each of them in dev and test is a miss", kind[:-1].replace("_", " "), unknown)
+    return splits
+
+
+def gold_counts(sentences: Sequence[Sentence]) -> dict[str, int]:
+    """How many sentences, entities and relations there are to find."""
+    return {
+        "sentences": len(sentences),
+        "entities": sum(len(sentence.entities) for sentence in sentences),
+        "relations": sum(len(sentence.relations) for sentence in sentences),
+    }
+
+
+def _run(job: FinetuneJob, output: Output, splits: Splits) -> dict[str, Any]:
+    # Not before all that can be told without them: torch and transformers take seconds to load.
+    import torch
+
+    from enpar.extraction import start
+    from enpar.model.joint import Labels
+    from enpar.training.fit import fit, flat
+
+    began = time.monotonic()
+    torch.set_num_threads(job.threads or os.cpu_count() or 1)
+    torch.manual_seed(job.seed)
+    known = corpora.describe(splits["train"])
+    labels = Labels(tuple(known["entity_types"]), tuple(known["relation_types"]))
+    extraction = start(job.init, job.load == "all", labels, job.train.dropout, job.train.precision)
+    with track(output, job.tracking, "finetune") as tracked:
+
+        def report(step: int, measured: dict[str, float]) -> None:
+            append_metrics(output.metrics, step, measured)
+
+        fitted = fit(extraction, splits["train"], splits["dev"], job, report)
+        test = _test(extraction, splits)
+        if test:
+            report(fitted.steps, flat("test", test))
+        result = _result(job, splits, fitted, test) | {"seconds": round(time.monotonic() - began, 3)}
+        extraction.save(job.output, _settings(job, result), _card(job, extraction, result))
+        tracked.finish(result, [job.output])
+    output.finish(result)
+    return result
+
+
+def _test(extraction: "Extraction", splits: Splits) -> dict[str, Score] | None:
+    if "test" not in splits:
+        return None
+    return score(splits["test"], [prediction.sentence for prediction in extraction.predict(splits["test"])])
+
+
+def _result(job: FinetuneJob, splits: Splits, fitted: "Fitted", test: dict[str, Score] | None) -> dict[str, Any]:
+    return {
+        "model": str(job.output),
+        "epochs": fitted.epochs,
+        "dev": fitted.dev,
+        "test": test,
+        "best_epoch": fitted.best_epoch,
+        "steps": fitted.steps,
+        "sentences_per_second": round(fitted.sentences_per_second, 2),
+        "gold": {name: gold_counts(sentences) for name, sentences in splits.items()},
+    }
+
+
+def _settings(job: FinetuneJob, result: dict[str, Any]) -> dict[str, Any]:
+    """What the model's config.json says beside its labels."""
+    return {
+        "precision": job.train.precision,
+        "init": job.init,
+        "load": job.load,
+        "base": (checkpoint_settings(job.init) or {}).get("encoder", job.init),
+        "seed": job.seed,
+        "scores": {"dev": result["dev"], "test": result["test"]},
+    }
+
+
+# ---- The model card -------------------------------------------------------------------------------------------------
+
+_CARD = """---
+library_name: transformers
+tags: [relation-extraction, named-entity-recognition, enpar]
+---
+
+# Entities and relations, extracted jointly
+
+Fine-tuned with enpar (ENPAR, EACL 2021) from `{init}` ({load}) on the {format} corpus `{train}`.
+
+## Use
+
+    enpar extract model={output} input=texts/ output=extracted/
+    enpar evaluate model={output} corpus.format={format} corpus.test=FILE output=report/
+
+or, in Python:
+
+    from enpar.extract import Extractor
+    sentences = Extractor("{output}")("Text of any length.")
+
+## Labels
+
+- Entities: {entity_types}
+- Relations: {relation_types}
+
+## Scores
+
+| split | sentences | entity F1 | relation F1 | exact relation F1 |
+|---|---|---|---|---|
+{rows}
+
+Micro-averaged; a relation is exact if both spans and both types are right as well. The epoch ({best_epoch} of {epochs})
+was chosen by entity F1 + exact relation F1 on the dev split.
+
+## Limits
+
+- It knows the labels above, in texts like those it was trained on; elsewhere expect less than these scores.
+- Entities do not overlap, and a pair of entities has one relation at most.
+- A sentence of more than {limit} wordpieces is read in parts; nothing is related across parts, or across sentences.
+- Scores beside what it extracts are the classifiers' probabilities; they are not calibrated.
+
+## Settings
+
+    {settings}
+"""
+
+
+def _card(job: FinetuneJob, extraction: "Extraction", result: dict[str, Any]) -> str:
+    from enpar.model.windows import limit_of
+
+    rows = []
+    for split in ("dev", "test"):
+        if scores := result[split]:
+            values = " | ".join(f"{100 * scores[name]['f1']:.1f}" for name in ("entity", "relation", "relation_exact"))
+            rows.append(f"| {split} | {result['gold'][split]['sentences']} | {values} |")
+    labels = extraction.model.labels
+    return _CARD.format(
+        **{"init": job.init, "load": job.load, "format": job.corpus.format, "train": job.corpus.train},
+        **{key: result[key] for key in ("best_epoch", "epochs")},
+        output=job.output,
+        entity_types=", ".join(labels.entity_types) or "none",
+        relation_types=", ".join(labels.relation_types) or "none",
+        rows="\n".join(rows),
+        limit=limit_of(extraction.model.encoder.config),
+        settings=job.train.model_dump_json() + f", seed {job.seed}",
+    )

@@ -1,0 +1,109 @@
+"""`enpar views`: what the encoder would be trained on, one JSON line a view, so that a person can check it."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enpar.config import ViewsJob
+from enpar.objectives.context import KINDS
+from enpar.objectives.masking import Action
+from enpar.objectives.permutation import PERMUTATIONS
+from enpar.objectives.views import ViewBatch, ViewMaker
+from enpar.pretrained import load_tokenizer
+from enpar.sentence import read_sentences, sentence_files
+from enpar.wordpieces import WordpieceCorpus, build_corpus
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_BATCH = 256
+
+
+def run(job: ViewsJob) -> None:
+    """Print the views of the sentences of `job.data`, sentence by sentence.
+
+    Raises:
+        UserError: the data or the tokenizer is missing.
+    """
+    sentence_files(job.data)
+    tokenizer = load_tokenizer(job.encoder)
+    corpus = build_corpus(read_sentences(job.data), tokenizer, job.views.max_wordpieces)
+    maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
+    shown = np.arange(min(len(corpus), job.limit or len(corpus)))
+    for start in range(0, len(shown), _BATCH):
+        for line in show(maker.make(shown[start : start + _BATCH], job.epoch), corpus, tokenizer):
+            print(json.dumps(line, ensure_ascii=False))
+
+
+def show(
+    batch: ViewBatch, corpus: WordpieceCorpus, tokenizer: "PreTrainedTokenizerFast"
+) -> Iterator[dict[str, Any]]:
+    """One line for each instance (for ACD one for the original of a pair and one for each negative), by sentence."""
+    lines = _Lines(batch, corpus, tokenizer)
+    yield from sorted(
+        [*lines.typing(), *lines.prediction(), *lines.context(), *lines.permutation()], key=lambda line: line.pop("order")
+    )
+
+
+class _Lines:
+    """The lines of a batch; `order` is the sentence they belong to."""
+
+    def __init__(self, batch: ViewBatch, corpus: WordpieceCorpus, tokenizer: "PreTrainedTokenizerFast") -> None:
+        self._batch, self._corpus, self._tokenizer = batch, corpus, tokenizer
+        self._ends = np.cumsum(batch.lengths)
+
+    def _line(self, sequence: int, objective: str, kind: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        sentence = int(self._batch.sentence[sequence])
+        end = int(self._ends[sequence])
+        ids = self._batch.wordpieces[end - int(self._batch.lengths[sequence]) : end]
+        return {
+            "order": sentence,
+            "doc_id": self._corpus.names[sentence],
+            "sent_id": int(self._corpus.sent_ids[sentence]),
+            "objective": objective,
+            "kind": kind,
+            "wordpieces": self._tokenizer.convert_ids_to_tokens(ids.tolist()),
+            **more,
+        }
+
+    def typing(self) -> Iterator[dict[str, Any]]:
+        for sequence in np.unique(self._batch.met[:, 0]).tolist():
+            items = self._batch.met[self._batch.met[:, 0] == sequence]
+            label = [
+                {
+                    "start": start,
+                    "end": end,
+                    "type": self._corpus.type_names[type_],
+                    "action": Action(action).name.lower(),
+                }
+                for _, start, end, type_, action in items.tolist()
+            ]
+            yield self._line(sequence, "met", "masked", label=label)
+
+    def prediction(self) -> Iterator[dict[str, Any]]:
+        for sequence in np.unique(self._batch.mep[:, 0]).tolist():
+            items = self._batch.mep[self._batch.mep[:, 0] == sequence]
+            names = self._tokenizer.convert_ids_to_tokens(items[:, 2].tolist())
+            positions = items[:, 1].tolist()
+            label = [{"position": p, "wordpiece": name} for p, name in zip(positions, names, strict=True)]
+            yield self._line(sequence, "mep", "masked", label=label)
+
+    def context(self) -> Iterator[dict[str, Any]]:
+        shown = set()
+        for positive, negative, kind, first, second in self._batch.acd.tolist():
+            sentence = int(self._batch.sentence[self._batch.pairs[positive, 0]])
+            if (sentence, first, second) not in shown:
+                shown.add((sentence, first, second))
+                yield self._pair(positive, "acd", KINDS[0], first, second, label=1)
+            yield self._pair(negative, "acd", KINDS[kind], first, second, label=0)
+
+    def permutation(self) -> Iterator[dict[str, Any]]:
+        for row, class_, first, second in self._batch.pp.tolist():
+            order = PERMUTATIONS[class_].tolist()
+            yield self._pair(row, "pp", "permutation", first, second, label=class_, permutation=order)
+
+    def _pair(self, row: int, objective: str, kind: str, first: int, second: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        sequence, s1, e1, s2, e2 = self._batch.pairs[row].tolist()
+        return self._line(sequence, objective, kind, entities=[first, second], pair=[[s1, e1], [s2, e2]], **more)
