@@ -13,8 +13,9 @@ from enpar.errors import UserError
 
 MANIFEST = "manifest.json"
 SUCCESS = "_SUCCESS"
-# What may change between two runs of the same work: where it is tracked, and that it replaces what stands there.
-_FREE_KEYS = {"overwrite", "tracking"}
+# What may change between two runs of the same work: where it is tracked, that it replaces what stands there, and how
+# many processes do it.
+_FREE_KEYS = {"overwrite", "tracking", "num_workers"}
 _VERSIONED = ("enpar", "torch", "transformers", "ray", "deepspeed", "spacy", "mlflow", "pyarrow", "numpy")
 
 
@@ -56,18 +57,28 @@ class Output:
                 "name another folder, or set overwrite=true to replace it"
             )
 
+    def finished(self, overwrite: bool = False) -> dict[str, Any] | None:
+        """The result, if this very run is finished already and not to be replaced.
+
+        Raises:
+            UserError: as `check`.
+        """
+        self.check(overwrite)
+        if overwrite or not (self.path / SUCCESS).exists():
+            return None
+        result: dict[str, Any] = (self._manifest() or {})["result"]
+        return result
+
     def claim(self, overwrite: bool = False) -> dict[str, Any] | None:
         """Take the folder for this run; return the result if it is finished already.
 
         Raises:
             UserError: as `check`.
         """
-        self.check(overwrite)
+        if result := self.finished(overwrite):
+            return result
         if overwrite and self.path.exists():
             shutil.rmtree(self.path)
-        if (self.path / SUCCESS).exists():
-            result: dict[str, Any] = (self._manifest() or {})["result"]
-            return result
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_manifest({})
         return None

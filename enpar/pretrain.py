@@ -13,12 +13,13 @@ import torch
 
 from enpar.config import PretrainJob
 from enpar.errors import UserError
+from enpar.metrics import append_metrics, read_metrics, truncate_metrics
 from enpar.objectives.pretraining import PretrainingModel, ViewTensors, to_tensors
 from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.output import Output
 from enpar.pretrained import load_encoder, load_tokenizer, locate
 from enpar.sentence import read_sentences, sentence_files
-from enpar.tracking import append_metrics, read_metrics, track, truncate_metrics
+from enpar.tracking import track
 from enpar.training.checkpoint import save_model
 from enpar.training.engine import DeepSpeedEngine, Engine
 from enpar.training.loop import train_step
@@ -46,17 +47,17 @@ def run(job: PretrainJob) -> dict[str, Any]:
         UserError: data, encoder or output are at fault; nothing has been started then.
         RunError: the loss is not finite, or the workers failed for good.
     """
+    output = Output(job.output, "pretrain", job.model_dump(mode="json"))
+    if result := output.finished(job.overwrite):
+        log.info("%s is finished already", output.path)
+        return result
     sentence_files(job.data)
     locate(job.encoder)
-    output = Output(job.output, "pretrain", job.model_dump(mode="json"))
-    output.check(job.overwrite)
     tokenizer = load_tokenizer(job.encoder)
     corpus = _read(job, tokenizer)
     division = divide(corpus, job.data_fraction, job.train.heldout, job.seed)
     plan = make_plan(corpus, division.train, job, job.scaling.num_workers)
-    if result := output.claim(job.overwrite):
-        log.info("%s is finished already", output.path)
-        return result
+    output.claim(job.overwrite)
     steps = total_steps(plan, job.train)
     log.info(
         "%d sentences to train on, %d held out, %s left out; %d updates of %d sentences",

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,7 +145,14 @@ class DeepSpeedEngine:
         workers = len(list((folder / "state").glob("*optim_states.pt")))
         if workers and workers != self.world:
             raise UserError(f"scaling.num_workers: the run was begun with {workers} workers, not {self.world}")
-        self._engine.load_checkpoint(str(folder), tag="state")
+        # DeepSpeed would unpickle whatever the file holds; only tensors and these three of its own are let in.
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        self._engine.checkpoint_engine.load = partial(torch.load, weights_only=True)
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            self._engine.load_checkpoint(str(folder), tag="state")
 
 
 def deepspeed_config(clip: float, accumulation: int, settings: int | Mapping[str, Any]) -> dict[str, Any]:
