@@ -7,10 +7,12 @@ import logging
 import sys
 import textwrap
 from collections.abc import Sequence
+from types import ModuleType
 
 from enpar import __version__
-from enpar.config import VERBS, Settings, describe, parse
+from enpar.config import VERBS
 from enpar.errors import RunError, UserError
+from enpar.settings import Settings, describe, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _stage(verb: str):  # type: ignore[no-untyped-def]  # a module with run(job)
+def _stage(verb: str) -> ModuleType:
+    # A module with `run(job)`.
     return importlib.import_module("enpar.corpora.fetch" if verb == "fetch" else f"enpar.{verb}")
 
 

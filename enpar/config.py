@@ -1,14 +1,11 @@
-"""Every setting of every command, as pydantic models; a job is a YAML file with dotted overrides on top."""
+"""Every setting of every command, as pydantic models."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, model_validator
 
-from enpar.errors import UserError
+from enpar.settings import Settings
 
 # YAML reads `output=2026` as a number; a folder may well be called so.
 Place = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
@@ -17,19 +14,6 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Precision = Literal["bf16", "fp32"]
-
-
-class Settings(BaseModel):
-    """The base of all settings: unknown keys, wrong types and impossible values are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        coerce_numbers_to_str=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
 
 
 class Tracking(Settings):
@@ -336,8 +320,6 @@ class ExtractJob(Job):
     """Sentences scored at once."""
 
 
-S = TypeVar("S", bound=Settings)
-
 VERBS: dict[str, type[Settings]] = {
     "fetch": FetchJob,
     "annotate": AnnotateJob,
@@ -347,93 +329,3 @@ VERBS: dict[str, type[Settings]] = {
     "evaluate": EvaluateJob,
     "extract": ExtractJob,
 }
-
-
-def parse(kind: type[S], arguments: Sequence[str]) -> S:
-    """The settings that a command line asks for.
-
-    Args:
-        kind: the model of the command's settings.
-        arguments: YAML files and dotted overrides (`train.steps=100`), later ones over earlier ones.
-
-    Raises:
-        UserError: a file is missing or is no YAML mapping, or a setting is unknown, missing or impossible.
-    """
-    merged: dict[str, Any] = {}
-    for argument in arguments:
-        if "=" in argument:
-            _set(merged, *argument.split("=", 1))
-        else:
-            _merge(merged, _read_yaml(Path(argument)))
-    try:
-        return kind.model_validate(merged)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(detail, kind) for detail in error.errors())) from None
-
-
-def describe(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default, description) of every setting, for the help of a command."""
-    for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from describe(field.annotation, f"{prefix}{name}.")
-        else:
-            default = "required" if field.is_required() else yaml.safe_dump(field.default).split("\n")[0]
-            yield prefix + name, default if isinstance(default, str) else str(default), field.description or ""
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror or error}; arguments are YAML files or dotted settings such as seed=2"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content or {}, dict):
-        raise UserError(f"{path}: expected a mapping of settings")
-    return content or {}
-
-
-def _set(settings: dict[str, Any], key: str, text: str) -> None:
-    """Set a dotted key; the value is YAML, so that numbers, lists and null mean what they look like."""
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        value = text
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = settings.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            inner = settings[parent] = {}
-        settings = inner
-    settings[last] = value
-
-
-def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _explain(detail: ErrorDetails, kind: type[Settings]) -> str:
-    """One line for one refused setting, such as `train.steps: expected …, got 'many'`."""
-    path = ".".join(str(part) for part in detail["loc"]) or "settings"
-    if detail["type"] == "extra_forbidden":
-        known = ", ".join(name for name in _siblings(kind, detail["loc"]))
-        return f"{path}: no such setting; known here: {known}"
-    if detail["type"] == "missing":
-        return f"{path}: must be given"
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path}: {message}" + (f", got {detail['input']!r}" if detail["type"] != "value_error" else "")
-
-
-def _siblings(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
-    for part in location[:-1]:
-        field = kind.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
-            break
-        kind = field.annotation
-    return list(kind.model_fields)

@@ -1,42 +1,29 @@
-"""Raw text: which documents an input holds, how they are cut into chunks of work, and how a chunk is read.
+"""Raw text: the documents of an input, how they are cut into chunks of work, and how a chunk is read.
 
 A document is an identifier and a text. It comes from a `.txt` file (the whole file), from a line of `.jsonl` or
 `.jsonl.gz` (an object with the string `text`, and perhaps `id` or `doc_id`), or from a row of `.parquet` (a string
 column `text`, and perhaps `id` or `doc_id`). Blank lines in JSONL are no documents: they are numbered, not counted.
 """
 
-import glob
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enpar.errors import UserError
+from enpar.files import find, kind_of, open_bytes, readable
 
-KINDS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
-_KNOWN = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
 _ID_COLUMNS = ("id", "doc_id")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _Parse = Callable[[], tuple[str | None, str]]  # gives identifier and text of a record, or raises _Unfit
 _Row = tuple[pa.Scalar | None, pa.Scalar]
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of documents: where it is, and what it is called within its input (its path from the input's root)."""
-
-    path: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +77,7 @@ class _Unfit(Exception):  # noqa: N818  # not an error of the program
     """Carries reason and detail of a document that is to be rejected."""
 
 
-# ---- Finding and planning -----------------------------------------------------------------------------------------
-
-
-def find(input: str) -> list[File]:
-    """The files of an input, ordered by name; hidden files of a folder are passed over.
-
-    Raises:
-        UserError: there is no such file or folder, or no file of a known kind in it.
-    """
-    path = Path(input)
-    if input and path.is_file():
-        if not _kind(path.name):
-            raise UserError(f"input: {input}: unknown kind of file; {_KNOWN} can be read")
-        return [File(str(path.absolute()), path.name)]
-    if input and path.is_dir():
-        root, paths = path, [p for p in path.rglob("*") if not _hidden(p.relative_to(path))]
-    elif glob.has_magic(input):
-        root, paths = _fixed(path), [Path(p) for p in glob.glob(input, recursive=True)]
-    else:
-        raise UserError(f"input: {input or '(nothing)'}: no such file or folder; name a file, a folder or a glob")
-    files = {p.relative_to(root).as_posix(): str(p.absolute()) for p in paths if _kind(p.name) and p.is_file()}
-    if not files:
-        raise UserError(f"input: {input}: no file ends in {_KNOWN}")
-    return [File(files[name], name) for name in sorted(files)]
-
-
-def sizes(input: str) -> dict[str, int]:
-    """Bytes of every file of an input, by name: tells whether the input is still what was planned for."""
-    return {file.name: Path(file.path).stat().st_size for file in find(input)}
+# ---- Planning -----------------------------------------------------------------------------------------------------
 
 
 def plan(input: str, documents_per_chunk: int) -> list[Chunk]:
@@ -142,25 +101,10 @@ def plan(input: str, documents_per_chunk: int) -> list[Chunk]:
     return chunks
 
 
-def _kind(name: str) -> str | None:
-    return next((kind for kind in KINDS if name.lower().endswith(kind)), None)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _fixed(pattern: Path) -> Path:
-    """The leading folders of a glob in which nothing is left open."""
-    while glob.has_magic(str(pattern)):
-        pattern = pattern.parent
-    return pattern
-
-
 def _places(path: str) -> Iterator[tuple[int, int]]:
     """Line (or row) and byte offset of every document of a file."""
-    kind = _kind(path)
-    with _readable(path):
+    kind = kind_of(path)
+    with readable(path):
         if kind == ".txt":
             yield 1, 0
         elif kind == ".parquet":
@@ -168,7 +112,7 @@ def _places(path: str) -> Iterator[tuple[int, int]]:
             yield from ((row, 0) for row in range(1, pq.read_metadata(path).num_rows + 1))
         else:
             offset = 0
-            with _open(path) as file:
+            with open_bytes(path) as file:
                 for line, raw in enumerate(file, 1):
                     if raw.strip():
                         yield line, offset
@@ -213,7 +157,7 @@ class Reader:
                 raise UserError(f"input: {piece.path}: changed while it was read; let it be finished, then begin anew")
 
     def _records(self, piece: Slice) -> Iterator[tuple[int, _Parse]]:
-        kind = _kind(piece.path)
+        kind = kind_of(piece.path)
         if kind == ".parquet":
             return ((line, partial(_parse_row, *row)) for line, row in self._rows(piece))
         if kind == ".txt":
@@ -232,37 +176,23 @@ class Reader:
         return Document(given or f"{piece.name}:{line}", text, piece.name, line)
 
     def _lines(self, piece: Slice) -> Iterator[tuple[int, bytes]]:
-        with _readable(piece.path):
+        with readable(piece.path):
             path, file = self._lines_of
             if file is None or path != piece.path:
                 if file is not None:
                     file.close()
-                self._lines_of = piece.path, (file := _open(piece.path))
+                self._lines_of = piece.path, (file := open_bytes(piece.path))
             file.seek(piece.offset)
             filled = ((line, raw) for line, raw in enumerate(iter(file.readline, b""), piece.first) if raw.strip())
             yield from islice(filled, piece.count)
 
     def _rows(self, piece: Slice) -> Iterator[tuple[int, _Row]]:
-        with _readable(piece.path):
+        with readable(piece.path):
             path, row, rows = self._rows_of
             if path != piece.path or row > piece.first:
                 row, rows = piece.first, _scan(piece.path, piece.first)
             self._rows_of = piece.path, piece.first + piece.count, rows
             yield from enumerate(islice(rows, piece.first - row, piece.first - row + piece.count), piece.first)
-
-
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Name the file that cannot be read."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise UserError(f"input: {path}: cannot be read ({reason}); mend it or leave it out") from None
-
-
-def _open(path: str) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path) if _kind(path) == ".jsonl.gz" else open(path, "rb"))
 
 
 def _columns(schema: pa.Schema, path: str) -> tuple[str, str | None]:
@@ -292,7 +222,7 @@ def _scan(path: str, first: int) -> Iterator[_Row]:
 
 
 def _parse_text(piece: Slice) -> tuple[str, str]:
-    with _readable(piece.path):
+    with readable(piece.path):
         return piece.name, _decode(Path(piece.path).read_bytes())
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from enpar import corpora
 from enpar.config import EvaluateJob
 from enpar.finetune import gold_counts
+from enpar.metrics import append_metrics, truncate_metrics
 from enpar.output import SUCCESS, Output, atomic
 from enpar.pretrained import extraction_settings
 from enpar.report import write_report
 from enpar.scores import by_type, score
 from enpar.sentence import Sentence, write_jsonl
-from enpar.tracking import append_metrics, track, truncate_metrics
+from enpar.tracking import track
 
 log = logging.getLogger("enpar")
 FILES = ("report.html", "report.json", "predictions.jsonl")

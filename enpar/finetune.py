@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from enpar import corpora
 from enpar.config import FinetuneJob
+from enpar.metrics import append_metrics, truncate_metrics
 from enpar.output import SUCCESS, Output
 from enpar.pretrained import checkpoint_settings, locate
 from enpar.scores import Score, score
 from enpar.sentence import Sentence
-from enpar.tracking import append_metrics, track, truncate_metrics
+from enpar.tracking import track
 
 if TYPE_CHECKING:
     from enpar.extraction import Extraction
@@ -184,7 +185,10 @@ def _card(job: FinetuneJob, extraction: "Extraction", result: dict[str, Any]) ->
             rows.append(f"| {split} | {result['gold'][split]['sentences']} | {values} |")
     labels = extraction.model.labels
     return _CARD.format(
-        **{"init": job.init, "load": job.load, "format": job.corpus.format, "train": job.corpus.train},
+        init=job.init,
+        load=job.load,
+        format=job.corpus.format,
+        train=job.corpus.train,
         **{key: result[key] for key in ("best_epoch", "epochs")},
         output=job.output,
         entity_types=", ".join(labels.entity_types) or "none",

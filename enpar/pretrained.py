@@ -132,13 +132,21 @@ def extraction_settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"model: {folder}: no {CONFIG} and {WEIGHTS} there; name a folder that `enpar finetune` wrote")
     settings = checkpoint_settings(str(folder))
     if settings is None or settings.get("kind") != EXTRACTION:
-        raise UserError(f"model: {folder}: an encoder that cannot extract yet; `enpar finetune init={folder}` comes first")
+        raise UserError(
+            f"model: {folder}: an encoder that cannot extract yet; `enpar finetune init={folder}` comes first"
+        )
     return settings
 
 
 def _options(config: "PretrainedConfig") -> dict[str, Any]:
+    import torch
+
+    # On a CPU torch's fused attention is slower than the plain one: it has no dropout, and its backward pass in bf16
+    # takes as long as the rest of the step.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
     # BERT's pooler serves next-sentence prediction; nothing here reads it.
-    return {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "xlm-roberta"} else {}
+    pooler = {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "xlm-roberta"} else {}
+    return {"attn_implementation": attention, **pooler}
 
 
 def _not_found(name: str, place: str, error: Exception) -> str:

@@ -144,7 +144,15 @@ def write_jsonl(path: Path, sentences: Iterable[Sentence]) -> None:
     """Write one sentence a line."""
     with path.open("w", encoding="utf-8") as file:
         for sentence in sentences:
-            file.write(json.dumps(to_json(sentence), ensure_ascii=False) + "\n")
+            file.write(json_line(to_json(sentence)) + "\n")
+
+
+def json_line(value: Any) -> str:  # noqa: ANN401 - whatever json takes
+    """The value as JSON that is one line to every reader: some take NEL and the like for the end of one, too."""
+    line = json.dumps(value, ensure_ascii=False)
+    for character in "\x85\u2028\u2029":
+        line = line.replace(character, f"\\u{ord(character):04x}")
+    return line
 
 
 # ---- Arrow and parquet --------------------------------------------------------------------------------------------

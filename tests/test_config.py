@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from enpar.config import VERBS, FetchJob, FinetuneJob, PretrainJob, ViewsJob, describe, parse
+from enpar.config import VERBS, FetchJob, FinetuneJob, PretrainJob, ViewsJob
 from enpar.errors import UserError
+from enpar.settings import describe, parse
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
 PRETRAIN = ["data=d", "output=o", "train.steps=3"]

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enpar.documents import Chunk, Document, Reader, Rejected, find, plan, read, sizes
+from enpar.documents import Chunk, Document, Reader, Rejected, plan, read
 from enpar.errors import UserError
+from enpar.files import find, sizes
 
 
 def everything(input: Path | str, size: int = 2, max_characters: int = 100) -> list[Document | Rejected]:

@@ -5,20 +5,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from enpar import metrics
 from enpar import tracking as module
 from enpar.config import Tracking
 from enpar.errors import UserError
+from enpar.metrics import append_metrics, read_metrics, truncate_metrics
 from enpar.output import Output
-from enpar.tracking import RUN_FILE, append_metrics, read_metrics, track, truncate_metrics
+from enpar.tracking import RUN_FILE, track
 
 SETTINGS = {
     "train": {"learning_rate": 5e-5, "steps": None, "precision": "bf16"},
@@ -33,7 +32,7 @@ SETTINGS = {
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, caplog):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(module, "_POLL", 0.02)
+    monkeypatch.setattr(metrics, "_POLL", 0.02)
     caplog.set_level(logging.INFO, logger="enpar")
 
 
@@ -73,78 +72,6 @@ def breaks_off(output, steps, error):
 
 def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-# The file of numbers
-
-ROWS = st.lists(
-    st.tuples(
-        st.integers(0, 50),
-        st.dictionaries(st.text(min_size=1), st.floats(allow_nan=False)).filter(
-            lambda m: not {"step", "time"} & set(m)
-        ),
-    ),
-    max_size=8,
-)
-
-
-@given(ROWS, st.integers(-1, 51), st.binary(max_size=9).filter(lambda b: b"\n" not in b))
-def test_lines_survive_truncation_and_a_half_written_end(tmp_path_factory, rows, step, half):
-    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
-    for at, metrics in rows:
-        append_metrics(path, at, metrics)
-    with path.open("ab") as file:
-        file.write(b'{"step": ' + half)
-    assert [(row.pop("step"), row) for row in read_metrics(path) if row.pop("time")] == rows
-    truncate_metrics(path, step)
-    kept = [row for row in rows if row[0] <= step]
-    assert [(row.pop("step"), row) for row in read_metrics(path) if row.pop("time")] == kept
-    assert path.read_bytes().count(b"\n") == len(kept)
-
-
-def test_a_half_written_line_does_not_swallow_the_next_one(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "ti')
-    append_metrics(path, 2, {"loss": 1.0})
-    assert [row["step"] for row in read_metrics(path)] == [2]
-
-
-def test_no_file_has_no_lines(tmp_path):
-    truncate_metrics(tmp_path / "none.jsonl", 3)
-    assert read_metrics(tmp_path / "none.jsonl") == []
-    assert list(tmp_path.iterdir()) == []
-
-
-# Progress
-
-
-def test_progress_shows_new_lines_only(output, caplog):
-    append_metrics(output.metrics, 10, {"pretrain/loss/pp": 9.0})
-    with track(output, Tracking(enabled=False), "pretrain", total_steps=40):
-        append_metrics(output.metrics, 20, {"pretrain/loss/pp": 4.71234, "pretrain/instances_per_second": 12345.6})
-        append_metrics(output.metrics, 40, {"pretrain/loss/pp": float("nan")})
-    assert caplog.messages == ["step 20/40  loss/pp 4.712  instances_per_second 12,346", "step 40/40  loss/pp nan"]
-
-
-def test_progress_says_what_time_is_left(output, caplog):
-    with track(output, Tracking(enabled=False), "pretrain", total_steps=100):
-        for step, at in ((10, 1000.0), (20, 1010.0), (40, 1230.0)):
-            with output.metrics.open("a") as file:
-                file.write(json.dumps({"step": step, "time": at}) + "\n")
-    assert caplog.messages == ["step 10/100", "step 20/100  80 s left", "step 40/100  8 min left"]
-
-
-def test_steps_done_again_after_a_break_are_shown_again(output, caplog):
-    with track(output, Tracking(enabled=False), "pretrain"):
-        append_metrics(output.metrics, 1, {})
-        append_metrics(output.metrics, 2, {})
-        assert any(len(caplog.messages) == 2 or time.sleep(0.02) for _ in range(3000))
-        truncate_metrics(output.metrics, 1)
-        append_metrics(output.metrics, 2, {})
-    assert caplog.messages == ["step 1", "step 2", "step 2"]
-
-
-# MLflow
 
 
 def test_everything_logged_reads_back(output, tmp_path):
@@ -255,8 +182,9 @@ PROGRAM = """
 import logging, sys
 from pathlib import Path
 from enpar.config import Tracking
+from enpar.metrics import append_metrics
 from enpar.output import Output
-from enpar.tracking import append_metrics, track
+from enpar.tracking import track
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 logging.getLogger("enpar").setLevel(logging.INFO)
 output = Output(Path(sys.argv[1]), "finetune", {"seed": 1})

@@ -79,7 +79,9 @@ def tags_of(spans: Ints, length: int) -> Ints:
 
 
 def without_overlaps(spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Indices of the spans that can be marked together, in text order: of those that overlap the longer, else the earlier.
+    """Indices of the spans that can be marked together, in text order.
+
+    Of spans that overlap the longer one stays, of those of one length the earlier.
 
     Args:
         spans: start and end (exclusive) of each.
@@ -105,4 +107,5 @@ def pairs_of(spans: Ints) -> Ints:
     begins = np.cumsum(counts) - counts
     groups = [begin + np.stack(np.triu_indices(count, 1), axis=1) for begin, count in zip(begins, counts, strict=True)]
     pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *groups])
-    return pairs[spans[pairs[:, 0], 1] < spans[pairs[:, 1], 1]]
+    ordered: Ints = pairs[spans[pairs[:, 0], 1] < spans[pairs[:, 1], 1]]
+    return ordered

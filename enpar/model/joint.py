@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,7 +33,10 @@ _CONTEXT_ROWS = 1 << 16  # rows of hidden states that prediction gathers at once
 
 @dataclass(frozen=True)
 class Labels:
-    """Names of the classes: class 0 is None; a relation's class from right to left follows all those from left to right."""
+    """Names of the classes.
+
+    Class 0 is None. Relations from left to right come next, then, in the same order, those from right to left.
+    """
 
     entity_types: tuple[str, ...]
     relation_types: tuple[str, ...]
@@ -96,19 +100,19 @@ class JointModel(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def encode(self, batch: Batch) -> Tensor:
-        """Hidden states of all wordpieces. Shape: (windows * width, hidden)"""
+        """Hidden states of all wordpieces. Shape: (windows * width, hidden)."""
         with self._autocast(batch):
             states = self.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         return states.float().flatten(0, 1)  # type: ignore[no-any-return]
 
     def tag_logits(self, batch: Batch, states: Tensor) -> Tensor:
-        """Scores of the tags, from the first wordpiece of each token. Shape: (tokens, 5)"""
+        """Scores of the tags, from the first wordpiece of each token. Shape: (tokens, 5)."""
         tokens = states.index_select(0, batch.tensor(batch.token_rows))
         logits: Tensor = self.span_classifier(self.dropout(tokens))
         return logits
 
     def entities(self, batch: Batch, states: Tensor, spans: Ints) -> Tensor:
-        """Representations of spans; `spans` as in `Batch.pieces`. Shape: (spans, 192)"""
+        """Representations of spans; `spans` as in `Batch.pieces`. Shape: (spans, 192)."""
         window, start, end = batch.pieces(spans).T
         rows = Spans(batch.tensor(batch.row(window, start)), batch.tensor(end - start))
         with self._autocast(batch):
@@ -136,7 +140,7 @@ class JointModel(nn.Module):
         return torch.cat([states.new_zeros((0, self.labels.relation_classes)), *logits])
 
     def _pairs(self, batch: Batch, states: Tensor, pieces: Ints, entities: Tensor, pairs: Ints) -> Tensor:
-        """As `PairEncoder.forward`, but each context that several pairs share is encoded once. Shape: (pairs, 256)"""
+        """As `PairEncoder.forward`, but each context that several pairs share is encoded once. Shape: (pairs, 256)."""
         first, second = pairs.T
         window = pieces[first, 0]
         arguments = np.concatenate([pieces[first, 1:], pieces[second, 1:]], axis=1)
@@ -157,7 +161,7 @@ class JointModel(nn.Module):
 
 
 def detect(batch: Batch, tag_logits: Tensor) -> Ints:
-    """The best spans: window, start and end (in tokens) of each, in order. Shape: (spans, 3)"""
+    """The best spans: window, start and end (in tokens) of each, in order. Shape: (spans, 3)."""
     scores = functional.log_softmax(tag_logits.detach(), dim=1).cpu().numpy()
     padded = np.zeros((len(batch.windows), int(batch.token_counts.max()), len(TAGS)))
     padded[np.arange(padded.shape[1]) < batch.token_counts[:, None]] = scores
@@ -182,7 +186,7 @@ def find(model: JointModel, batch: Batch) -> list[Found]:
 
 
 def _directed(pairs: Ints, classes: Ints, relation_types: int) -> Ints:
-    """Type, head and tail of each pair's class; type -1 for None. Shape: (pairs, 3)"""
+    """Type, head and tail of each pair's class; type -1 for None. Shape: (pairs, 3)."""
     backwards = classes > relation_types
     types = np.where(backwards, classes - relation_types, classes) - 1
     head_and_tail = np.where(backwards[:, None], pairs[:, ::-1], pairs)
@@ -196,7 +200,7 @@ def _by_window(
     is_relation = relations[:, 0] > -1
     relations, relation_scores = relations[is_relation], relation_scores[is_relation]
     windows = spans[relations[:, 1], 0]
-    for window, (begin, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for window, (begin, end) in enumerate(pairwise(ends.tolist())):
         mine = windows == window
         yield Found(
             spans[begin:end, 1:],

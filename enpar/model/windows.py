@@ -103,7 +103,7 @@ class Batch:
 
     @property
     def attention_mask(self) -> Tensor | None:
-        """1 for what is read, 0 for padding; None if there is no padding. Shape: (windows, width)"""
+        """1 for what is read, 0 for padding; None if there is no padding. Shape: (windows, width)."""
         if (self.lengths == self.lengths[0]).all():
             return None
         return self.tensor((np.arange(self.width) < self.lengths[:, None] + SPECIALS).astype(np.int64))
@@ -118,7 +118,7 @@ class Batch:
 
     @cached_property
     def token_rows(self) -> Ints:
-        """The row of each token's first wordpiece, window by window. Shape: (tokens,)"""
+        """The row of each token's first wordpiece, window by window. Shape: (tokens,)."""
         window = np.repeat(np.arange(len(self.windows)), self.token_counts)
         return self.row(window, np.concatenate([window.starts[:-1] for window in self.windows]))
 

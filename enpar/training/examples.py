@@ -152,12 +152,12 @@ class Update:
 
     @cached_property
     def states(self) -> Tensor:
-        """Hidden states of all wordpieces. Shape: (rows, hidden)"""
+        """Hidden states of all wordpieces. Shape: (rows, hidden)."""
         return self.model.encode(self.batch)
 
     @cached_property
     def tag_logits(self) -> Tensor:
-        """Scores of each token's tags. Shape: (tokens, 5)"""
+        """Scores of each token's tags. Shape: (tokens, 5)."""
         return self.model.tag_logits(self.batch, self.states)
 
     @cached_property
@@ -166,7 +166,7 @@ class Update:
         gold = np.concatenate([_rows(i, gold.spans) for i, gold in enumerate(self.gold)])
         spans = np.concatenate([gold, self._detected()])
         # A detected span that is a gold one goes away; the order is that of `pairs_of`.
-        spans, places, which = np.unique(spans, axis=0, return_index=True, return_inverse=True)
+        spans, which = np.unique(spans, axis=0, return_inverse=True)
         number = np.full(len(spans), -1, dtype=np.int64)
         number[which.reshape(-1)[: len(gold)]] = np.concatenate([np.arange(len(g.types)) for g in self.gold])
         return self._classify(spans, number)
@@ -178,7 +178,7 @@ class Update:
         return spans[np.isin(spans[:, 0], self._sampled)]
 
     def _classify(self, spans: Ints, number: Ints) -> Candidates:
-        """Classes of spans and pairs; `number` of each span among its window's gold ones, or -1. Shape: (spans,)"""
+        """Classes of spans and pairs; `number` of each span among its window's gold ones, or -1. Shape: (spans,)."""
         pairs = pairs_of(spans)
         types = np.full(len(spans), NONE, dtype=np.int64)
         relations = np.full(len(pairs), NONE, dtype=np.int64)

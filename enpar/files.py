@@ -1,0 +1,84 @@
+"""The files of an input: which they are, of which kind, and how they are opened."""
+
+import glob
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import pyarrow as pa
+
+from enpar.errors import UserError
+
+KINDS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+_KNOWN = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of documents: where it is, and what it is called within its input (its path from the input's root)."""
+
+    path: str
+    name: str
+
+
+def find(input: str) -> list[File]:
+    """The files of an input, ordered by name; hidden files of a folder are passed over.
+
+    Raises:
+        UserError: there is no such file or folder, or no file of a known kind in it.
+    """
+    path = Path(input)
+    if input and path.is_file():
+        if not kind_of(path.name):
+            raise UserError(f"input: {input}: unknown kind of file; {_KNOWN} can be read")
+        return [File(str(path.absolute()), path.name)]
+    if input and path.is_dir():
+        root, paths = path, [p for p in path.rglob("*") if not _hidden(p.relative_to(path))]
+    elif glob.has_magic(input):
+        root, paths = _fixed(path), [Path(p) for p in glob.glob(input, recursive=True)]
+    else:
+        raise UserError(f"input: {input or '(nothing)'}: no such file or folder; name a file, a folder or a glob")
+    files = {p.relative_to(root).as_posix(): str(p.absolute()) for p in paths if kind_of(p.name) and p.is_file()}
+    if not files:
+        raise UserError(f"input: {input}: no file ends in {_KNOWN}")
+    return [File(files[name], name) for name in sorted(files)]
+
+
+def sizes(input: str) -> dict[str, int]:
+    """Bytes of every file of an input, by name: tells whether the input is still what was planned for."""
+    return {file.name: Path(file.path).stat().st_size for file in find(input)}
+
+
+def kind_of(name: str) -> str | None:
+    """One of `KINDS`, or None where it cannot be read."""
+    return next((kind for kind in KINDS if name.lower().endswith(kind)), None)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _fixed(pattern: Path) -> Path:
+    """The leading folders of a glob in which nothing is left open."""
+    while glob.has_magic(str(pattern)):
+        pattern = pattern.parent
+    return pattern
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Name the file that cannot be read."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(f"input: {path}: cannot be read ({reason}); mend it or leave it out") from None
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """The lines of JSONL, unpacked."""
+    return cast(IO[bytes], gzip.open(path) if kind_of(path) == ".jsonl.gz" else open(path, "rb"))

