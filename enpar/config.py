@@ -168,8 +168,6 @@ class PretrainTraining(Training):
     """Updates between two measurements on the held-out sentences."""
     checkpoint_every: Count = 500
     """Updates between two checkpoints."""
-    log_every: Count = 10
-    """Updates between two lines of progress."""
 
     @model_validator(mode="after")
     def _length(self) -> "PretrainTraining":

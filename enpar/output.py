@@ -75,7 +75,7 @@ class Output:
         Raises:
             UserError: as `check`.
         """
-        if result := self.finished(overwrite):
+        if (result := self.finished(overwrite)) is not None:
             return result
         if overwrite and self.path.exists():
             shutil.rmtree(self.path)

@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from enpar.metrics import append_metrics, read_metrics, truncate_metrics
 from enpar.objectives.pretraining import PretrainingModel, ViewTensors, to_tensors
 from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.output import Output
-from enpar.pretrained import load_encoder, load_tokenizer, locate
+from enpar.pretrained import load_config, load_encoder, load_tokenizer, locate
 from enpar.sentence import read_sentences, sentence_files
 from enpar.tracking import track
 from enpar.training.checkpoint import save_model
@@ -48,7 +49,7 @@ def run(job: PretrainJob) -> dict[str, Any]:
         RunError: the loss is not finite, or the workers failed for good.
     """
     output = Output(job.output, "pretrain", job.model_dump(mode="json"))
-    if result := output.finished(job.overwrite):
+    if (result := output.finished(job.overwrite)) is not None:
         log.info("%s is finished already", output.path)
         return result
     sentence_files(job.data)
@@ -72,8 +73,6 @@ def run(job: PretrainJob) -> dict[str, Any]:
 
 
 def _read(job: PretrainJob, tokenizer: "PreTrainedTokenizerFast") -> WordpieceCorpus:
-    from enpar.pretrained import load_config
-
     limit = min(job.views.max_wordpieces, load_config(job.encoder).max_position_embeddings) - SPECIALS
     corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
     if not len(corpus):
@@ -192,13 +191,13 @@ class Trainer:
                 self.engine, step, [self.tensors(batch) for batch in batches], self.losses, self.weights, self.job.seed
             )
             row = report("pretrain", sums, self.weights) | meter.took(batches, self.worker.world)
-            row["pretrain/learning_rate"] = self.schedule.get_last_lr()[0]
+            row["pretrain/learning_rate"] = float(self.schedule.get_last_lr()[0])
             done = step + 1
             if done == self.steps or done % self.job.train.evaluate_every == 0:
                 row |= self.evaluate()
             self._log(metrics, done, row)
             if done == self.steps or done % self.job.train.checkpoint_every == 0:
-                self.worker.checkpoint(done, lambda folder, done=done: self.save(folder, done))
+                self.worker.checkpoint(done, partial(self.save, done))
             meter.ready()
         return meter.result()
 
@@ -214,7 +213,7 @@ class Trainer:
                 for name, value in found.items():
                     sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
         self.model.train()
-        names = sorted(self._evaluated())
+        names = self._evaluated()
         values = torch.stack([sums.get(name, torch.zeros((), dtype=torch.float64)) for name in names])
         totals = dict(zip(names, self.engine.total(values.to(self.worker.device)).tolist(), strict=True))
         for name in self.weights:
@@ -232,7 +231,7 @@ class Trainer:
         if self.worker.rank == 0 and row:
             append_metrics(metrics, step, row)
 
-    def save(self, folder: Path, done: int) -> None:
+    def save(self, done: int, folder: Path) -> None:
         """Write this worker's share of a checkpoint."""
         self.engine.save(folder)
         if self.worker.rank == 0:
@@ -286,7 +285,12 @@ class Meter:
         """Rates over all updates but the first; None where there was no other."""
         seconds = self._waited + self._busy
         if not seconds:
-            return {"instances_per_second": None, "views_per_second": None, "padding_fraction": None, "input_share": None}
+            return {
+                "instances_per_second": None,
+                "views_per_second": None,
+                "padding_fraction": None,
+                "input_share": None,
+            }
         return {
             "instances_per_second": round(self._instances / seconds, 1),
             "views_per_second": round(self._views / seconds, 1),
@@ -359,4 +363,3 @@ It knows what its text and the NER model that annotated it knew, with their gaps
 {json.dumps(job.model_dump(mode="json", exclude={"tracking"}), indent=2, ensure_ascii=False)}
 ```
 """
-

@@ -65,7 +65,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
         raise UserError(_not_found(name, place, error)) from None
     if not tokenizer.is_fast or tokenizer.mask_token_id is None:
         raise UserError(f"encoder {name}: its tokenizer must be a fast one with a mask token")
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def load_config(name: str) -> "PretrainedConfig":
@@ -93,7 +93,7 @@ def load_encoder(name: str, dropout: float = 0.1) -> "PreTrainedModel":
     logging.disable_progress_bar()
     config = with_dropout(load_config(name), dropout)
     try:
-        return AutoModel.from_pretrained(  # type: ignore[no-any-return]
+        return AutoModel.from_pretrained(
             place, config=config, use_safetensors=True, dtype="float32", **_options(config)
         )
     except (OSError, ValueError) as error:
@@ -104,7 +104,7 @@ def new_encoder(config: "PretrainedConfig") -> "PreTrainedModel":
     """An encoder of this shape with random weights, to be filled from a checkpoint."""
     from transformers import AutoModel
 
-    return AutoModel.from_config(config, **_options(config))  # type: ignore[no-any-return]
+    return AutoModel.from_config(config, **_options(config))
 
 
 def with_dropout(config: "PretrainedConfig", dropout: float) -> "PretrainedConfig":

@@ -84,7 +84,7 @@ def to_json(sentence: Sentence) -> dict[str, Any]:
     }
 
 
-def from_json(item: Any, where: str) -> Sentence:
+def from_json(item: object, where: str) -> Sentence:
     """A checked Sentence from its JSON form.
 
     Args:

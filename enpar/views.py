@@ -37,13 +37,12 @@ def run(job: ViewsJob) -> None:
             print(json.dumps(line, ensure_ascii=False))
 
 
-def show(
-    batch: ViewBatch, corpus: WordpieceCorpus, tokenizer: "PreTrainedTokenizerFast"
-) -> Iterator[dict[str, Any]]:
+def show(batch: ViewBatch, corpus: WordpieceCorpus, tokenizer: "PreTrainedTokenizerFast") -> Iterator[dict[str, Any]]:
     """One line for each instance (for ACD one for the original of a pair and one for each negative), by sentence."""
     lines = _Lines(batch, corpus, tokenizer)
     yield from sorted(
-        [*lines.typing(), *lines.prediction(), *lines.context(), *lines.permutation()], key=lambda line: line.pop("order")
+        [*lines.typing(), *lines.prediction(), *lines.context(), *lines.permutation()],
+        key=lambda line: line.pop("order"),
     )
 
 

@@ -111,7 +111,7 @@ class WordpieceCorpus:
 
     @property
     def lengths(self) -> Ints:
-        """Wordpieces of each sentence. Shape: (S,)"""
+        """Wordpieces of each sentence. Shape: (S,)."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:

@@ -10,10 +10,10 @@ SCORES = ("span", "entity", "relation", "relation_exact")
 
 def table(out: Path) -> None:
     """Mean F1 on test over the seeds: the baseline, and ENPAR."""
-    results = {
-        title: [json.loads(path.read_text())["result"]["test"] for path in sorted(out.glob(f"{name}-[0-9]*/manifest.json"))]
-        for title, name in (("BERT baseline", "bert"), ("ENPAR", "enpar-model"))
-    }
+    results = {}
+    for title, name in (("BERT baseline", "bert"), ("ENPAR", "enpar-model")):
+        manifests = sorted(out.glob(f"{name}-[0-9]*/manifest.json"))
+        results[title] = [json.loads(path.read_text(encoding="utf-8"))["result"]["test"] for path in manifests]
     seeds = len(results["ENPAR"])
     print(f"\nF1 on test, mean of {seeds} seeds")
     print("| " + " | ".join(["", *results]) + " |")

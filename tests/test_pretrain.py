@@ -71,6 +71,10 @@ def losses(place: Path, output: str) -> list[tuple[int, float]]:
     return [(row["step"], row["pretrain/loss/total"]) for row in rows if "pretrain/loss/total" in row]
 
 
+def nearly(expected: list[tuple[int, float]], rel: float) -> list:
+    return [(step, pytest.approx(loss, rel=rel)) for step, loss in expected]
+
+
 def wait_for_step(process: "subprocess.Popen[str]", metrics: Path, step: int) -> None:
     """Return when the run has written the line of a step: after its checkpoint at 4, before its end."""
     while not any(row["step"] >= step for row in read_metrics(metrics)):
@@ -133,7 +137,7 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(place: Path, unbroken: 
     result, _ = finish(process)
     assert result["steps"] == STEPS
     assert result["loss"] == pytest.approx(unbroken[0]["loss"], rel=1e-4)
-    assert losses(place, "worker_killed") == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in losses(place, "unbroken")]
+    assert losses(place, "worker_killed") == nearly(losses(place, "unbroken"), 1e-4)
 
 
 def test_a_killed_command_goes_on(place: Path, unbroken: tuple[dict, str]):
@@ -145,14 +149,14 @@ def test_a_killed_command_goes_on(place: Path, unbroken: tuple[dict, str]):
     psutil.wait_procs(family, timeout=60)
     result, _ = finish(start(command(place, "command_killed")))
     assert result["loss"] == pytest.approx(unbroken[0]["loss"], rel=1e-4)
-    assert losses(place, "command_killed") == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in losses(place, "unbroken")]
+    assert losses(place, "command_killed") == nearly(losses(place, "unbroken"), 1e-4)
 
 
 def test_one_worker_with_accumulation_equals_two_workers(place: Path):
     more = ["train.dropout=0", "train.steps=6"]
     two, _ = finish(start(command(place, "two", *more)))
     one, _ = finish(start(command(place, "one", *more, "scaling.num_workers=1", "train.accumulation=2", "deepspeed=0")))
-    assert losses(place, "one") == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in losses(place, "two")]
+    assert losses(place, "one") == nearly(losses(place, "two"), 1e-5)
     assert one["heldout"]["last"]["loss"] == pytest.approx(two["heldout"]["last"]["loss"], rel=1e-4)
 
 
@@ -167,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(place: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["train.batch_size=10"], "train.batch_size: 10 views are 1 sentences of 10 views, too few for 2 micro-batches"),
+        (["train.batch_size=10"], "10 views are 1 sentences of 10 views, too few for 2 micro-batches"),
         (["train.batch_size=100000"], "too few for an update"),
         (["encoder=nowhere/at/all"], "encoder nowhere/at/all: no such folder"),
     ],
@@ -179,5 +183,3 @@ def test_what_is_the_users_fault_is_said_before_ray_starts(place: Path, change: 
     assert message in stderr.splitlines()[-1]
     assert len(stderr.splitlines()) == 1
     assert not (place / "refused").exists()
-
-

@@ -1,6 +1,6 @@
 """The entity encoder and the entity pair encoder on top of a BERT-like sentence encoder (section 2.1 of the paper)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Spans(NamedTuple):
 
 
 class Mlp(nn.Sequential):
-    """Linear → gelu → LayerNorm → dropout. Shape: (…, inputs) → (…, outputs)"""
+    """Linear → gelu → LayerNorm → dropout. Shape: (…, inputs) → (…, outputs)."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__(nn.Linear(inputs, outputs), nn.GELU(), nn.LayerNorm(outputs), nn.Dropout(dropout))
@@ -42,6 +42,7 @@ class SpanEncoder(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList([nn.Conv1d(hidden, FILTERS, kernel) for kernel in kernels])
         self.mlp = Mlp(FILTERS * len(kernels), width, dropout)
+        self._width = width
         self._widest = max(kernels)
 
     def forward(self, states: Tensor, spans: Spans) -> Tensor:
@@ -55,7 +56,7 @@ class SpanEncoder(nn.Module):
             Shape: (spans, width)
         """
         if not len(spans.starts):
-            return states.new_zeros((0, self.mlp[0].out_features))
+            return states.new_zeros((0, self._width))
         features = self._convolve(self._pack(states, spans))
         windows = spans.lengths + self._widest
         pooled = torch.segment_reduce(features.float(), "max", lengths=windows, unsafe=True)
@@ -80,15 +81,19 @@ class SpanEncoder(nn.Module):
         return functional.pad(packed, (0, 0, gap - 1, 0))
 
     def _convolve(self, packed: Tensor) -> Tensor:
-        """All kernels in one convolution, the shorter ones filled with zeros. Shape: (rows, hidden) → (windows, filters)"""
-        weights = [functional.pad(conv.weight, (0, self._widest - conv.weight.shape[2])) for conv in self.convolutions]
-        bias = torch.cat([conv.bias for conv in self.convolutions])
+        """All kernels in one convolution, the shorter ones filled with zeros.
+
+        Shape: (rows, hidden) → (windows, filters).
+        """
+        convolutions = [cast(nn.Conv1d, module) for module in self.convolutions]
+        weights = [functional.pad(conv.weight, (0, self._widest - conv.weight.shape[2])) for conv in convolutions]
+        bias = torch.cat([cast(Tensor, conv.bias) for conv in convolutions])
         # The last window begins at the last span's first zero, so that each span has `length + gap` windows.
         return functional.conv1d(packed.t().unsqueeze(0), torch.cat(weights), bias)[0].t()
 
 
 class EntityEncoder(SpanEncoder):
-    """Contextual representations of entities. Shape: (spans,) of (rows, hidden) → (spans, 192)"""
+    """Contextual representations of entities. Shape: (spans,) of (rows, hidden) → (spans, 192)."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__(hidden, ENTITY_KERNELS, ENTITY_WIDTH, dropout)

@@ -71,7 +71,7 @@ class ContextHead(nn.Module):
         self.score = nn.Linear(pair_width, 1)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Scores. Shape: (pairs, width) → (pairs,)"""
+        """Scores. Shape: (pairs, width) → (pairs,)."""
         scores: Tensor = self.score(self.mlp(pairs)).squeeze(-1)
         return scores
 
@@ -89,4 +89,3 @@ def hinge(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """
     scores = scores.float()
     return torch.relu(1 - scores[positive] + scores[negative]).sum()
-

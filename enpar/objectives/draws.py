@@ -44,7 +44,7 @@ def combine(key: Keys, value: Keys | Ints) -> Keys:
 
 
 def run_key(seed: int, epoch: int) -> Keys:
-    """The key of an epoch of a run. Shape: ()"""
+    """The key of an epoch of a run. Shape: ()."""
     return combine(mix(np.asarray(seed & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)), np.asarray(epoch, dtype=np.uint64))
 
 

@@ -105,10 +105,10 @@ def _replacements(entities: Entities, chosen: Ints, keys: Keys, inventory: Entit
     number = draw(keys[entities.sentence[chosen]], Purpose.REPLACEMENT, entities.number[chosen])
     rank = (number % others.astype(np.uint64)).astype(np.int64)
     rank += rank >= entities.rank[chosen]  # steps over the entity itself
-    return inventory.first[lengths] + rank * lengths
+    return np.asarray(inventory.first[lengths] + rank * lengths)
 
 
 def spread(starts: Ints, lengths: Ints) -> Ints:
-    """start, start + 1, … for each of several ranges, one after the other. Shape: (sum of lengths,)"""
+    """start, start + 1, … for each of several ranges, one after the other. Shape: (sum of lengths,)."""
     behind = np.cumsum(lengths) - lengths
     return np.repeat(starts - behind, lengths) + np.arange(int(lengths.sum()))

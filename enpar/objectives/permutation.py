@@ -78,12 +78,12 @@ def _lowest_of_equals(texts: Keys) -> "np.ndarray[tuple[int, ...], np.dtype[np.b
 
 
 class PermutationHead(nn.Linear):
-    """Classifies an entity pair's representation. Shape: (pairs, width) → (pairs, 120)"""
+    """Classifies an entity pair's representation. Shape: (pairs, width) → (pairs, 120)."""
 
     def __init__(self, pair_width: int) -> None:
         super().__init__(pair_width, CLASSES)
 
 
 def permutation_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """The summed cross-entropy. Shape: (n, 120), (n,) → ()"""
+    """The summed cross-entropy. Shape: (n, 120), (n,) → ()."""
     return functional.cross_entropy(logits.float(), classes, reduction="sum")

@@ -35,10 +35,10 @@ class PredictionHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, states: Tensor, embeddings: Tensor) -> Tensor:
-        """Logits over the vocabulary. Shape: (n, hidden), (vocabulary, embedding) → (n, vocabulary)"""
+        """Logits over the vocabulary. Shape: (n, hidden), (vocabulary, embedding) → (n, vocabulary)."""
         return functional.linear(self.transform(states), embeddings, self.bias)
 
 
 def prediction_loss(logits: Tensor, wordpieces: Tensor) -> Tensor:
-    """The summed cross-entropy. Shape: (n, vocabulary), (n,) → ()"""
+    """The summed cross-entropy. Shape: (n, vocabulary), (n,) → ()."""
     return functional.cross_entropy(logits.float(), wordpieces, reduction="sum")

@@ -1,8 +1,8 @@
 """The model that is pre-trained: three encoders and the heads of the objectives that have a weight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,8 +48,11 @@ class ViewTensors:
 
     def to(self, device: torch.device) -> "ViewTensors":
         """The same on another device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ViewTensors(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = None if value is None else value.to(device)
+        return ViewTensors(**moved)
 
 
 def to_tensors(batch: ViewBatch, cls_id: int, sep_id: int, pad_id: int) -> ViewTensors:
@@ -76,11 +79,11 @@ class PretrainingModel(nn.Module):
     def __init__(self, encoder: "PreTrainedModel", types: int, weights: Mapping[str, float], dropout: float) -> None:
         super().__init__()
         config = encoder.config
-        embeddings = encoder.get_input_embeddings().weight
+        embeddings: Tensor = encoder.get_input_embeddings().weight
         self.encoder = encoder
         self.entity_encoder = EntityEncoder(config.hidden_size, dropout)
         self.pair_encoder = PairEncoder(config.hidden_size, dropout)
-        heads = {
+        heads: dict[str, Callable[[], nn.Module]] = {
             "met": lambda: TypingHead(ENTITY_WIDTH, types),
             "mep": lambda: PredictionHead(config.hidden_size, embeddings.shape[1], embeddings.shape[0]),
             "acd": lambda: ContextHead(PAIR_WIDTH, dropout),

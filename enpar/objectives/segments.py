@@ -31,11 +31,11 @@ class Layout:
     lengths: Ints
 
     def positions(self) -> Ints:
-        """Where each segment begins in the view. Shape: (V, 5)"""
+        """Where each segment begins in the view. Shape: (V, 5)."""
         return np.cumsum(self.lengths, axis=1) - self.lengths
 
     def gather(self, sentence_starts: Ints) -> Ints:
-        """Index of each view's wordpieces among the batch's, view after view. Shape: (total wordpieces,)"""
+        """Index of each view's wordpieces among the batch's, view after view. Shape: (total wordpieces,)."""
         lengths = self.lengths.reshape(-1)
         behind = np.cumsum(lengths) - lengths
         shift = (sentence_starts[self.sentence][:, None] + self.starts).reshape(-1) - behind
@@ -82,7 +82,7 @@ class SegmentHashes:
         self._sums = np.concatenate([np.zeros(1, dtype=np.uint64), sums])
 
     def of(self, layout: Layout) -> Keys:
-        """The hash of each view. Shape: (V,)"""
+        """The hash of each view. Shape: (V,)."""
         with np.errstate(over="ignore"):
             begin = self._starts[layout.sentence][:, None] + layout.starts
             segment = (self._sums[begin + layout.lengths] - self._sums[begin]) * self._inverse[begin]

@@ -21,9 +21,9 @@ def labels(entities: Entities, actions: Ints, settings: Views) -> Ints:
 
 
 class TypingHead(nn.Linear):
-    """Classifies an entity's representation. Shape: (entities, width) → (entities, types)"""
+    """Classifies an entity's representation. Shape: (entities, width) → (entities, types)."""
 
 
 def typing_loss(logits: Tensor, types: Tensor) -> Tensor:
-    """The summed cross-entropy. Shape: (n, types), (n,) → ()"""
+    """The summed cross-entropy. Shape: (n, types), (n,) → ()."""
     return functional.cross_entropy(logits.float(), types, reduction="sum")

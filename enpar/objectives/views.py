@@ -15,7 +15,7 @@ from enpar.objectives.draws import combine, run_key
 from enpar.objectives.masking import Entities, apply_actions, choose_actions, spread
 from enpar.objectives.pairs import Pairs, Placed, draw_pairs
 from enpar.objectives.permutation import IDENTITY, draw_classes, permuted
-from enpar.objectives.segments import Layout, SegmentHashes, original
+from enpar.objectives.segments import Layout, SegmentHashes
 from enpar.wordpieces import Ints, Keys, WordpieceCorpus
 
 
@@ -68,7 +68,7 @@ class ViewMaker:
 
     @property
     def lengths(self) -> Ints:
-        """Wordpieces of each sentence of the corpus. Shape: (S,)"""
+        """Wordpieces of each sentence of the corpus. Shape: (S,)."""
         return self._corpus.lengths
 
     def make(self, sentences: Ints, epoch: int) -> ViewBatch:
@@ -84,9 +84,7 @@ class ViewMaker:
     def _masked(self, batch: "_Sentences", parts: "_Parts") -> None:
         entities, inventory = batch.entities, self._corpus.inventory
         actions = choose_actions(entities, batch.keys, self._views, inventory)
-        changed = apply_actions(
-            batch.pieces, batch.positions, entities, actions, batch.keys, inventory, self._mask_id
-        )
+        changed = apply_actions(batch.pieces, batch.positions, entities, actions, batch.keys, inventory, self._mask_id)
         parts.add_sequences(changed, batch.lengths, np.arange(len(batch.lengths)))
         if self._objectives.met:
             parts.met = typing.labels(entities, actions, self._views)
@@ -111,7 +109,9 @@ class ViewMaker:
         numbers = batch.numbers[pairs.first], batch.numbers[pairs.second]
         if self._objectives.acd:
             behind = len(every) + np.arange(len(negatives.pair))
-            same = (texts[behind] == texts[negatives.pair]) & (placed.spans[behind] == placed.spans[negatives.pair]).all(1)
+            same = (texts[behind] == texts[negatives.pair]) & (
+                placed.spans[behind] == placed.spans[negatives.pair]
+            ).all(1)
             used[behind[same]] = False
             columns = negatives.pair, behind, negatives.kind, *(number[negatives.pair] for number in numbers)
             parts.acd = np.stack(columns, axis=1)[~same]
@@ -169,7 +169,9 @@ class _Parts:
         self._sentence.append(sentence)
         return before
 
-    def add_placed(self, batch: _Sentences, placed: Placed, texts: Keys, used: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]") -> None:
+    def add_placed(
+        self, batch: _Sentences, placed: Placed, texts: Keys, used: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]"
+    ) -> None:
         """Add the distinct sequences among the used views, and the distinct pairs on them."""
         sentence = placed.layout.sentence
         rows = np.flatnonzero(used)

@@ -55,7 +55,9 @@ def load_weights(folder: Path, encoder: "PreTrainedModel", parts: Mapping[str, n
         UserError: the folder lacks a weight, or holds one of another shape.
     """
     weights = load_file(folder / WEIGHTS)
-    modules = {f"{encoder.base_model_prefix}.": encoder} | {f"{ENPAR_KEY}.{name}.": part for name, part in parts.items()}
+    modules = {f"{encoder.base_model_prefix}.": encoder} | {
+        f"{ENPAR_KEY}.{name}.": part for name, part in parts.items()
+    }
     for prefix, module in modules.items():
         mine = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         try:
@@ -65,6 +67,4 @@ def load_weights(folder: Path, encoder: "PreTrainedModel", parts: Mapping[str, n
 
 
 def _prefixed(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    return {
-        prefix + name: value.detach().to("cpu").contiguous().clone() for name, value in module.state_dict().items()
-    }
+    return {prefix + name: value.detach().to("cpu").contiguous().clone() for name, value in module.state_dict().items()}

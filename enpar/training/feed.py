@@ -19,7 +19,9 @@ CPUS_A_MAKER = 0.25
 class _Making:
     """Makes the micro-batches of one training worker's share of some updates."""
 
-    def __init__(self, source: "ray.ObjectRef[tuple[ViewMaker, Plan]]", rank: int, world: int, accumulation: int) -> None:
+    def __init__(
+        self, source: "ray.ObjectRef[tuple[ViewMaker, Plan]]", rank: int, world: int, accumulation: int
+    ) -> None:
         self._maker, self._plan = ray.get(source)
         self._place = rank, world, accumulation
 
@@ -29,7 +31,9 @@ class _Making:
             epoch, pieces = self._plan.pieces(step, *self._place)
             for number, sentences in enumerate(pieces):
                 columns = to_columns(self._maker.make(sentences, epoch))
-                rows.append({"step": step, "piece": number} | {name: array.astype(np.int32) for name, array in columns.items()})
+                rows.append(
+                    {"step": step, "piece": number} | {name: array.astype(np.int32) for name, array in columns.items()}
+                )
         return pa.table({name: _column([row[name] for row in rows]) for name in rows[0]})
 
 
