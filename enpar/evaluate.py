@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from typing import Any
 
@@ -47,11 +46,10 @@ def run(job: EvaluateJob) -> dict[str, Any]:
 
 
 def _predict(job: EvaluateJob, gold: list[Sentence]) -> list[Sentence]:
-    import torch
-
     from enpar.extraction import load
+    from enpar.model.cpu import use_cpus
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    use_cpus(None)
     return [prediction.sentence for prediction in load(job.model).predict(gold, job.batch_size)]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -81,9 +80,9 @@ def _outside(output: Path, input: str, chunks: Sequence[Chunk]) -> None:
 
 def _extractor(job: ExtractJob) -> "Extractor":
     splitter = load_splitter(job.spacy_model)  # refused before torch is loaded
-    import torch
+    from enpar.model.cpu import use_cpus
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    use_cpus(None)
     return Extractor(job.model, batch_size=job.batch_size, splitter=splitter)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from enpar.model.joint import Found, JointModel, Labels, find
-from enpar.model.windows import Batch, Marks, Window, limit_of, windows_of
+from enpar.model.windows import Batch, Marks, Window, windows_of
 from enpar.pretrained import (
     EXTRACTION,
     checkpoint_settings,
@@ -19,6 +19,7 @@ from enpar.pretrained import (
 )
 from enpar.sentence import Entity, Relation, Sentence
 from enpar.training.checkpoint import load_weights, save_model
+from enpar.wordpieces import limit_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

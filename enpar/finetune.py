@@ -1,7 +1,6 @@
 """`enpar finetune`: an encoder and a labelled corpus → a model that extracts entities and relations."""
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,11 +70,12 @@ def _run(job: FinetuneJob, output: Output, splits: Splits) -> dict[str, Any]:
     import torch
 
     from enpar.extraction import start
+    from enpar.model.cpu import use_cpus
     from enpar.model.joint import Labels
     from enpar.training.fit import fit, flat
 
     began = time.monotonic()
-    torch.set_num_threads(job.threads or os.cpu_count() or 1)
+    use_cpus(job.threads)
     torch.manual_seed(job.seed)
     known = corpora.describe(splits["train"])
     labels = Labels(tuple(known["entity_types"]), tuple(known["relation_types"]))
@@ -176,7 +176,7 @@ was chosen by entity F1 + exact relation F1 on the dev split.
 
 
 def _card(job: FinetuneJob, extraction: "Extraction", result: dict[str, Any]) -> str:
-    from enpar.model.windows import limit_of
+    from enpar.wordpieces import limit_of
 
     rows = []
     for split in ("dev", "test"):

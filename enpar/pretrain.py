@@ -26,7 +26,7 @@ from enpar.training.engine import DeepSpeedEngine, Engine
 from enpar.training.loop import train_step
 from enpar.training.optimizer import build_optimizer, build_schedule
 from enpar.training.plan import Plan, divide, make_plan, total_steps
-from enpar.wordpieces import SPECIALS, Ints, WordpieceCorpus, build_corpus
+from enpar.wordpieces import SPECIALS, Ints, WordpieceCorpus, build_corpus, limit_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -73,7 +73,7 @@ def run(job: PretrainJob) -> dict[str, Any]:
 
 
 def _read(job: PretrainJob, tokenizer: "PreTrainedTokenizerFast") -> WordpieceCorpus:
-    limit = min(job.views.max_wordpieces, load_config(job.encoder).max_position_embeddings) - SPECIALS
+    limit = min(job.views.max_wordpieces, limit_of(load_config(job.encoder)))
     corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
     if not len(corpus):
         raise UserError(f"data: {job.data} holds no sentence with an entity and at most {limit} wordpieces")

@@ -11,9 +11,9 @@ from enpar.objectives.context import KINDS
 from enpar.objectives.masking import Action
 from enpar.objectives.permutation import PERMUTATIONS
 from enpar.objectives.views import ViewBatch, ViewMaker
-from enpar.pretrained import load_tokenizer
+from enpar.pretrained import load_config, load_tokenizer
 from enpar.sentence import read_sentences, sentence_files
-from enpar.wordpieces import WordpieceCorpus, build_corpus
+from enpar.wordpieces import WordpieceCorpus, build_corpus, limit_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,7 +29,8 @@ def run(job: ViewsJob) -> None:
     """
     sentence_files(job.data)
     tokenizer = load_tokenizer(job.encoder)
-    corpus = build_corpus(read_sentences(job.data), tokenizer, job.views.max_wordpieces)
+    limit = min(job.views.max_wordpieces, limit_of(load_config(job.encoder)))
+    corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
     maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
     shown = np.arange(min(len(corpus), job.limit or len(corpus)))
     for start in range(0, len(shown), _BATCH):

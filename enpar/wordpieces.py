@@ -12,11 +12,14 @@ import numpy.typing as npt
 from enpar.sentence import Sentence
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 SPECIALS = 2  # [CLS] before and [SEP] behind each sequence
+LONGEST = 512  # positions; self-attention over more is of no use within a sentence
+# Their positions are counted from behind the padding's index.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class Pieces:
     def span(self, start: int, end: int) -> tuple[int, int]:
         """The wordpieces of tokens `start` to `end`; empty if the tokenizer makes nothing of them."""
         return int(self.starts[start]), int(self.starts[end])
+
+
+def limit_of(config: "PretrainedConfig") -> int:
+    """How many wordpieces the encoder reads at once, without [CLS] and [SEP]."""
+    unused = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    return int(min(config.max_position_embeddings - unused, LONGEST)) - SPECIALS
 
 
 def split(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[Sequence[str]]) -> Iterator[Pieces]:

@@ -8,14 +8,14 @@ from encoders import tiny_encoder
 from enpar.config import FinetuneJob
 from enpar.extraction import Extraction, start
 from enpar.model.joint import Labels
-from enpar.model.windows import cut, limit_of, windows_of
+from enpar.model.windows import cut, windows_of
 from enpar.pretrained import load_config, load_tokenizer
 from enpar.scores import score
 from enpar.sentence import Entity, Relation, Sentence
 from enpar.settings import parse
 from enpar.training.examples import Update, batches_of, examples_of, gold_share, losses
 from enpar.training.fit import fit, layers_of, rates
-from enpar.wordpieces import Pieces
+from enpar.wordpieces import Pieces, limit_of
 
 LABELS = Labels(("ORG", "PER"), ("employs", "works_for"))
 

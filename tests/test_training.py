@@ -304,7 +304,7 @@ def test_grouping_uses_the_same_sentences_in_tighter_updates(corpus):
 
 def test_the_plan_is_a_function_of_seed_and_epoch(corpus):
     def made(seed, epoch, grouped=True):
-        return json.dumps(epoch_of(Plan(corpus, np.arange(1000), 10, grouped, seed), epoch))
+        return json.dumps(sorted(map(sorted, epoch_of(Plan(corpus, np.arange(1000), 10, grouped, seed), epoch))))
 
     for grouped in (True, False):
         assert made(1, 0, grouped) == made(1, 0, grouped)
@@ -338,7 +338,8 @@ def test_the_pieces_of_an_update_are_those_of_any_cut(corpus, per_update, world,
         assert sorted(chain(*all_pieces)) == sorted(whole.tolist())
         assert max(map(len, all_pieces)) - min(map(len, all_pieces)) <= 1
         _, alone = plan.pieces(step, 0, 1, world * accumulation)
-        assert sorted(piece.tolist() for piece in alone) == sorted(all_pieces)
+        for rank, (_, pieces) in enumerate(dealt):  # in turn, so that each worker has short and long ones
+            assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in alone[rank::world]]
 
 
 def job(**more):
@@ -435,15 +436,14 @@ def test_a_model_is_saved_and_loaded(folder, tokenizer, maker, tmp_path):
     (batch,) = micro_batches(maker, tokenizer, [range(12)])
     with torch.no_grad():
         before, after = model(batch), again(batch)
-    assert [{k: float(v) for k, v in part.items()} for part in before] == [
-        {k: float(v) for k, v in part.items()} for part in after
-    ]
+    for wanted, found in zip(before, after, strict=True):
+        torch.testing.assert_close(found, wanted)
 
     ids = tokenizer(["she moved to warsaw ."], return_tensors="pt")
     with torch.no_grad():
         wanted = model.encoder(**ids).last_hidden_state
         for encoder in (AutoModel.from_pretrained(tmp_path), load_encoder(str(tmp_path), 0.0)):
-            assert torch.equal(encoder.eval()(**ids).last_hidden_state, wanted)
+            torch.testing.assert_close(encoder.eval()(**ids).last_hidden_state, wanted)
     same = load_tokenizer(str(tmp_path))
     text = [["elizabeth", "moved", "to", "washington"]]
     assert same(text, is_split_into_words=True).input_ids == tokenizer(text, is_split_into_words=True).input_ids

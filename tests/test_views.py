@@ -503,15 +503,17 @@ def test_shares_of_masked_and_replaced_entities(tokenizer, many):
 
 def test_replacements_are_uniform_over_the_others(tokenizer, many):
     made = Made(tokenizer, many, Views(mask=0, replace=1), only("met"))
-    found = Counter()
+    found, texts = Counter(), Counter()
     for line, one in zip(made.lines(), many, strict=True):
         for item in line["label"]:
             text, was = line["wordpieces"][item["start"]], one.tokens[item["start"]]
             assert text != was
             found[(MANY.index(text) - MANY.index(was)) % 64] += 1
+            texts[text] += 1
     total = sum(found.values())
     assert set(found) == set(range(1, 64))
     assert sum((found[i] - total / 63) ** 2 / (total / 63) for i in range(1, 64)) < 102.2  # χ²(62), 0.999
+    assert sum((texts[text] - total / 64) ** 2 / (total / 64) for text in MANY) < 103.4  # χ²(63), 0.999
 
 
 def test_permutations_are_uniform(tokenizer, many):

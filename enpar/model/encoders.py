@@ -60,7 +60,10 @@ class SpanEncoder(nn.Module):
         features = self._convolve(self._pack(states, spans))
         windows = spans.lengths + self._widest
         pooled = torch.segment_reduce(features.float(), "max", lengths=windows, unsafe=True)
-        encoded: Tensor = self.mlp(functional.gelu(pooled))
+        # The bias is added behind the maximum: windows of zeros tie, and segment_reduce divides only positive
+        # gradients by the number of ties.
+        bias = torch.cat([cast(Tensor, cast(nn.Conv1d, module).bias) for module in self.convolutions])
+        encoded: Tensor = self.mlp(functional.gelu(pooled + bias))
         return encoded
 
     def _pack(self, states: Tensor, spans: Spans) -> Tensor:
@@ -87,9 +90,8 @@ class SpanEncoder(nn.Module):
         """
         convolutions = [cast(nn.Conv1d, module) for module in self.convolutions]
         weights = [functional.pad(conv.weight, (0, self._widest - conv.weight.shape[2])) for conv in convolutions]
-        bias = torch.cat([cast(Tensor, conv.bias) for conv in convolutions])
         # The last window begins at the last span's first zero, so that each span has `length + gap` windows.
-        return functional.conv1d(packed.t().unsqueeze(0), torch.cat(weights), bias)[0].t()
+        return functional.conv1d(packed.t().unsqueeze(0), torch.cat(weights))[0].t()
 
 
 class EntityEncoder(SpanEncoder):

@@ -17,11 +17,7 @@ from torch import Tensor
 from enpar.wordpieces import SPECIALS, Ints, Pieces, split
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerFast
-
-LONGEST = 512  # positions; self-attention over more is of no use within a sentence
-# Their positions are counted from behind the padding's index.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm")
+    from transformers import PreTrainedTokenizerFast
 
 
 class Marks(NamedTuple):
@@ -47,12 +43,6 @@ class Window:
     tokens: Ints
     ids: Ints
     starts: Ints
-
-
-def limit_of(config: "PretrainedConfig") -> int:
-    """How many wordpieces the encoder reads at once, without [CLS] and [SEP]."""
-    unused = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
-    return int(min(config.max_position_embeddings - unused, LONGEST)) - SPECIALS
 
 
 def windows_of(

@@ -59,16 +59,18 @@ def to_tensors(batch: ViewBatch, cls_id: int, sep_id: int, pad_id: int) -> ViewT
     """Lay the sequences of a batch out for the encoder."""
     longest = int(batch.lengths.max(initial=0)) + SPECIALS
     columns = np.arange(longest)
-    ids = np.full((len(batch.lengths), longest), pad_id, dtype=np.int64)
-    ids[(columns > 0) & (columns <= batch.lengths[:, None])] = batch.wordpieces
+    # No encoder takes a batch of no sequence (sentences without a pair, ACD and PP alone): it has an empty one then.
+    lengths = batch.lengths if len(batch.lengths) else np.zeros(1, dtype=np.int64)
+    ids = np.full((len(lengths), longest), pad_id, dtype=np.int64)
+    ids[(columns > 0) & (columns <= lengths[:, None])] = batch.wordpieces
     ids[:, 0] = cls_id
-    ids[np.arange(len(ids)), batch.lengths + 1] = sep_id
-    mask = columns < batch.lengths[:, None] + SPECIALS
+    ids[np.arange(len(ids)), lengths + 1] = sep_id
+    mask = columns < lengths[:, None] + SPECIALS
     labelled = {name: torch.from_numpy(getattr(batch, name)) for name in ("met", "mep", "pairs", "acd", "pp")}
     return ViewTensors(
         ids=torch.from_numpy(ids),
         mask=None if mask.all() else torch.from_numpy(mask.astype(np.int64)),
-        lengths=torch.from_numpy(batch.lengths),
+        lengths=torch.from_numpy(lengths),
         **labelled,
     )
 
@@ -116,7 +118,7 @@ class PretrainingModel(nn.Module):
         if "acd" in self.heads or "pp" in self.heads:
             self._pairs(rows, width, batch, sums, extra)
         # With nothing to learn from in a micro-batch, every worker must still have a gradient for every parameter.
-        anchor = sum((parameter.sum() * 0 for parameter in self._added()), rows.new_zeros(()))
+        anchor = sum((parameter.sum() * 0 for parameter in self._added()), rows.sum() * 0)
         first = next(iter(sums))
         sums[first] = sums[first] + anchor
         return sums, extra

@@ -15,9 +15,9 @@ from ray.train.torch import TorchTrainer, get_device
 
 from enpar.config import Scaling
 from enpar.errors import RunError, UserError
+from enpar.model.cpu import use_cpus
 
 log = logging.getLogger("enpar")
-# Ray Train looks after a lost worker at this interval; 2 s is its default.
 _QUIET = ("ray", "ray.data", "ray.train", "DeepSpeed")
 
 
@@ -29,7 +29,7 @@ class Worker:
         self.rank: int = context.get_world_rank()
         self.world: int = context.get_world_size()
         self.device: torch.device = get_device()
-        torch.set_num_threads(threads)
+        use_cpus(threads)
         logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)

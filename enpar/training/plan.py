@@ -32,12 +32,17 @@ def divide(corpus: WordpieceCorpus, fraction: float, heldout: int, seed: int) ->
 
     The draws depend on document and sentence alone, so a smaller fraction is part of a larger one, and both leave
     out the same sentences.
+
+    Raises:
+        UserError: nothing would be left to train on.
     """
     key = run_key(seed, 0)
     documents = draw(combine(key, corpus.documents), Purpose.HELDOUT, np.zeros(len(corpus), dtype=np.int64))
     by_document = np.lexsort((corpus.sent_ids, corpus.documents, documents))
+    if heldout >= len(corpus):
+        raise UserError(f"train.heldout: of {len(corpus)} sentences, {heldout} held out leave none to train on")
     ordered = documents[by_document]
-    cut = int(np.searchsorted(ordered, ordered[heldout - 1], side="right")) if 0 < heldout <= len(ordered) else 0
+    cut = int(np.searchsorted(ordered, ordered[heldout - 1], side="right")) if heldout else 0
     rest = by_document[cut:]
     draws = draw(combine(combine(key, corpus.documents[rest]), corpus.sent_ids[rest]), Purpose.FRACTION, 0 * rest)
     count = round(fraction * len(rest))
