@@ -37,7 +37,7 @@ log = logging.getLogger("enpar")
 STATE = ".train"  # what a broken-off run needs; gone when it is done
 POSITION = "position.json"
 HELDOUT_EPOCH = 2**31  # draws of its own
-HELDOUT_BATCH = 16  # sentences
+HELDOUT_BATCH = 4  # sentences
 LAST = 20  # the result's losses are means over so many updates at the end
 
 

@@ -85,6 +85,11 @@ def wait_for_step(process: "subprocess.Popen[str]", metrics: Path, step: int) ->
             continue
 
 
+def train_workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    family = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in family if any("RayTrainWorker" in word for word in child.cmdline())]
+
+
 def test_the_result_and_the_folder(place: Path, unbroken: tuple[dict, str]):
     result, stderr = unbroken
     folder = place / "unbroken"
@@ -127,11 +132,7 @@ def test_a_finished_run_is_left_alone(place: Path, unbroken: tuple[dict, str]):
 def test_a_killed_worker_is_replaced_and_changes_nothing(place: Path, unbroken: tuple[dict, str]):
     process = start(command(place, "worker_killed"))
     wait_for_step(process, place / "worker_killed" / "metrics.jsonl", 6)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if any("RayTrainWorker" in word for word in child.cmdline())
-    ]
+    workers = train_workers(process)
     assert len(workers) == 2
     os.kill(workers[1].pid, signal.SIGKILL)
     result, _ = finish(process)
@@ -143,10 +144,9 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(place: Path, unbroken: 
 def test_a_killed_command_goes_on(place: Path, unbroken: tuple[dict, str]):
     process = start(command(place, "command_killed"))
     wait_for_step(process, place / "command_killed" / "metrics.jsonl", 6)
-    family = psutil.Process(process.pid).children(recursive=True)
+    workers = train_workers(process)
     process.kill()
-    process.communicate()
-    psutil.wait_procs(family, timeout=60)
+    assert not psutil.wait_procs(workers, timeout=60)[1]  # they go with it
     result, _ = finish(start(command(place, "command_killed")))
     assert result["loss"] == pytest.approx(unbroken[0]["loss"], rel=1e-4)
     assert losses(place, "command_killed") == nearly(losses(place, "unbroken"), 1e-4)

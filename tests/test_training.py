@@ -408,8 +408,12 @@ def test_nothing_need_be_held_out(corpus):
     division = divide(corpus, 1.0, 0, 1)
     assert division.heldout.tolist() == []
     assert division.train.tolist() == list(range(1000))
-    empty = divide(corpus_of([]), 1.0, 10, 1)
-    assert (len(empty.train), len(empty.heldout)) == (0, 0)
+
+
+@pytest.mark.parametrize("heldout", [1000, 5000])
+def test_something_must_be_left_to_train_on(corpus, heldout):
+    with pytest.raises(UserError, match=rf"train\.heldout: of 1000 sentences, {heldout} held out leave none"):
+        divide(corpus, 1.0, heldout, 1)
 
 
 # ---- the model's folder ---------------------------------------------------------------------------------------------
