@@ -1,5 +1,5 @@
 # make setup    create .venv and install the exact versions of constraints.txt
-# make demo     the whole story on this machine: text, encoder, models, scores, relations (about 12 minutes on 2 cores)
+# make demo     the whole story on this machine: text, encoder, models, scores, relations (about ten minutes on two cores)
 # make test     lint, types and tests
 # make lock     write constraints.txt anew from what pyproject.toml allows today
 PYTHON ?= python3
@@ -29,7 +29,11 @@ types: setup
 	$(BIN)/mypy
 
 lock:
-	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's|+cpu||' | sort > constraints.txt
+	$(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet --disable-pip-version-check '.[models,dev]'
+	.lock/bin/python -m pip freeze --exclude enpar | sed 's|+cpu||' | sort > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

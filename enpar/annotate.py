@@ -21,10 +21,11 @@ from enpar.config import AnnotateJob
 from enpar.documents import Chunk, Document, Reader, Rejected, Slice, plan
 from enpar.errors import UserError
 from enpar.files import sizes
-from enpar.output import SUCCESS, Output
+from enpar.output import Output
 from enpar.parts import COUNTS, Parts
 from enpar.sentence import Sentence
 from enpar.spacy_pipeline import Pipeline, choose, sentences_of
+from enpar.tracking import check_tracking, track
 
 log = logging.getLogger("enpar")
 
@@ -42,20 +43,22 @@ def run(job: AnnotateJob) -> dict[str, Any]:
     """
     began = time.monotonic()
     output = Output(job.output, "annotate", job.model_dump(mode="json"))
-    output.check(job.overwrite)
-    if not job.overwrite and (job.output / SUCCESS).exists() and (result := output.claim()) is not None:
+    if (result := output.finished(job.overwrite)) is not None:
         return result
     chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences)
     _outside(job, chunks)
+    check_tracking(job.tracking, job.output)
     parts = Parts(job.output.absolute(), len(chunks))
     if not job.overwrite:
         parts.check_input(sizes(job.input))
     output.claim(job.overwrite)
     parts.begin(sizes(job.input))
-    _annotate(job, pipeline, parts, chunks)
-    result = parts.finish() | {"seconds": round(time.monotonic() - began, 3)}
-    output.finish(result)
-    parts.forget()
+    with track(output, job.tracking, "annotate") as tracked:
+        _annotate(job, pipeline, parts, chunks)
+        result = parts.finish() | {"seconds": round(time.monotonic() - began, 3)}
+        output.finish(result)
+        parts.forget()
+        tracked.finish(result)
     return result
 
 

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -17,13 +18,19 @@ from enpar.settings import Settings, describe, parse
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 2 the user's input is at fault, 1 anything else."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if odd := [argument for argument in rest if argument.startswith("-")]:
+        parser.error(f"unknown option {odd[0]}")
+    options.settings += rest  # settings behind an option
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(message)s",
         stream=sys.stderr,
     )
     logging.getLogger("enpar").setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    if not options.verbose:  # its retries say nothing that our own error does not
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         job = parse(VERBS[options.verb], options.settings)
         # A stage is imported only when it is asked for: torch, Ray and spaCy take seconds.
@@ -35,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"enpar: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("enpar: interrupted; the same command continues", file=sys.stderr)
+        print("enpar: interrupted; run the same command again", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from enpar.settings import Settings
 
 # YAML reads `output=2026` as a number; a folder may well be called so.
-Place = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+Place = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, (int, float)) else value)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -27,15 +28,20 @@ class Tracking(Settings):
     """MLflow experiment."""
 
 
-class Job(Settings):
-    """What every command takes."""
+class Replacing(Settings):
+    """What every command with an output folder takes."""
 
     overwrite: bool = False
     """Replace a finished output of the same command."""
+
+
+class Job(Replacing):
+    """What every stage takes."""
+
     tracking: Tracking = Tracking()
 
 
-class FetchJob(Job):
+class FetchJob(Replacing):
     """Download a corpus or text, verified and unpacked."""
 
     name: Literal["wiki-leads", "sample-corpus"]
@@ -120,7 +126,7 @@ class ViewsJob(Settings):
     """The encoder whose wordpieces are used."""
     views: Views = Views()
     objectives: Objectives = Objectives()
-    seed: int = 1
+    seed: Seed = 1
     """Seed of all draws."""
     epoch: Annotated[int, Field(ge=0)] = 0
     """Epoch whose draws are shown."""
@@ -184,15 +190,35 @@ class Scaling(Settings):
     use_gpu: bool = False
     """One GPU for each of them."""
     cpus_per_worker: Positive = 0.5
-    """CPUs that Ray reserves for each of them; the views are made on those that are left."""
+    """CPUs that Ray reserves for each of them."""
+    cpus_for_views: Positive = 0.25
+    """CPUs that Ray reserves for making the views of each of them."""
     threads: Count | None = None
     """Threads of each; by default its share of the machine's CPUs."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """How often a lost worker is replaced, from the last checkpoint; -1 is for ever."""
 
 
+# What enpar sets from settings of its own, and what its checkpoints cannot hold.
+_NOT_DEEPSPEEDS = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulation",
+    "gradient_clipping": "train.clip",
+    "optimizer": "train.learning_rate",
+    "scheduler": "train.warmup",
+}
+
+
 def _stage_or_mapping(value: object) -> object:
-    if isinstance(value, dict) or (type(value) is int and 0 <= value <= 2):
+    if isinstance(value, dict):
+        if taken := sorted(value.keys() & _NOT_DEEPSPEEDS.keys()):
+            raise ValueError(f"{taken[0]} is not set here but by {_NOT_DEEPSPEEDS[taken[0]]}")
+        zero = value.get("zero_optimization", {})
+        if not isinstance(zero, dict) or zero.get("stage", 1) not in (0, 1, 2):
+            raise ValueError("zero_optimization.stage must be 0, 1 or 2")
+        return value
+    if type(value) is int and 0 <= value <= 2:
         return value
     raise ValueError(f"should be a ZeRO stage (0, 1 or 2) or a mapping with a DeepSpeed configuration, got {value!r}")
 
@@ -214,7 +240,7 @@ class PretrainJob(Job):
     scaling: Scaling = Scaling()
     deepspeed: Annotated[int | dict[str, Any], BeforeValidator(_stage_or_mapping)] = 1
     """ZeRO stage (0, 1 or 2), or a DeepSpeed configuration that is laid over ours."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of all draws."""
 
 
@@ -285,7 +311,7 @@ class FinetuneJob(Job):
     train: FinetuneTraining = FinetuneTraining()
     threads: Count | None = None
     """CPU threads; by default one a CPU."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of all draws."""
 
 

@@ -9,12 +9,12 @@ from enpar import corpora
 from enpar.config import EvaluateJob
 from enpar.finetune import gold_counts
 from enpar.metrics import append_metrics, truncate_metrics
-from enpar.output import SUCCESS, Output, atomic
+from enpar.output import Output, atomic
 from enpar.pretrained import extraction_settings
 from enpar.report import write_report
 from enpar.scores import by_type, score
 from enpar.sentence import Sentence, write_jsonl
-from enpar.tracking import track
+from enpar.tracking import check_tracking, track
 
 log = logging.getLogger("enpar")
 FILES = ("report.html", "report.json", "predictions.jsonl")
@@ -27,12 +27,13 @@ def run(job: EvaluateJob) -> dict[str, Any]:
         UserError: the model, the corpus or the output is at fault.
     """
     output = Output(job.output, "evaluate", job.model_dump(mode="json"))
-    output.check(job.overwrite)
-    if not job.overwrite and (job.output / SUCCESS).exists() and (result := output.claim()) is not None:
+    if (result := output.finished(job.overwrite)) is not None:
         return result
+    check_tracking(job.tracking, job.output)
+    output.apart_from(model=job.model, **{"corpus.test": job.corpus.test})
+    model = extraction_settings(job.model)
     gold = corpora.load(job.corpus.format, job.corpus.test)
     log.info("test: %d sentences, %d entities, %d relations", *gold_counts(gold).values())
-    model = extraction_settings(job.model)
     output.claim(job.overwrite)
     truncate_metrics(output.metrics, -1)
     with track(output, job.tracking, "evaluate") as tracked:

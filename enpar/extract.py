@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from enpar.config import ExtractJob
 from enpar.documents import Chunk, Document, Reader, Rejected, plan
 from enpar.errors import UserError
-from enpar.output import SUCCESS, Output, atomic
+from enpar.output import Output, atomic
 from enpar.pretrained import extraction_settings
 from enpar.sentence import Sentence, json_line, to_json
+from enpar.tracking import check_tracking, track
 
 if TYPE_CHECKING:
     from enpar.extraction import Prediction
@@ -43,14 +44,13 @@ def run(job: ExtractJob) -> dict[str, Any] | None:
     """
     began = time.monotonic()
     output = None if job.output == STANDARD else Output(Path(job.output), "extract", job.model_dump(mode="json"))
-    if output is not None:
-        output.check(job.overwrite)
-        if not job.overwrite and (output.path / SUCCESS).exists() and (result := output.claim()) is not None:
-            return result
+    if output is not None and (result := output.finished(job.overwrite)) is not None:
+        return result
     extraction_settings(job.model)
     chunks = None if job.input == STANDARD else plan(job.input, _DOCUMENTS)
     if output is not None:
         _outside(output.path, job.input, chunks or [])
+        check_tracking(job.tracking, output.path)
     extractor = _extractor(job)
     documents = _standard_input(job) if chunks is None else _read(chunks, job.max_characters)
     if output is None:
@@ -58,13 +58,14 @@ def run(job: ExtractJob) -> dict[str, Any] | None:
         log.info("extract: %s", json.dumps(_result(counts)))
         return None
     output.claim(job.overwrite)
-    with ExitStack() as files:
+    with ExitStack() as files, track(output, job.tracking, "extract") as tracked:
         sentences, rejected = (
             files.enter_context(files.enter_context(atomic(output.path / name)).open("w", encoding="utf-8"))
             for name in ("sentences.jsonl", "rejected.jsonl")
         )
         counts = _write(extractor, documents, sentences, rejected)
-    result = {"output": job.output, **_result(counts), "seconds": round(time.monotonic() - began, 3)}
+        result = {"output": job.output, **_result(counts), "seconds": round(time.monotonic() - began, 3)}
+        tracked.finish(result)
     output.finish(result)
     return result
 
@@ -208,9 +209,10 @@ def load_splitter(spacy_model: str | None) -> Any:  # noqa: ANN401 - a spacy.Lan
 
     try:
         nlp = spacy.blank("en") if spacy_model is None else spacy.load(spacy_model, exclude=list(_UNUSED))
-    except OSError as error:
+    except OSError:
         raise UserError(
-            f"spacy_model: {spacy_model}: no such pipeline, as a package or as a folder ({error})"
+            f"spacy_model: {spacy_model}: no such pipeline, as a package or as a folder; "
+            f"get it with `python -m spacy download {spacy_model}`, or leave it out for English rules"
         ) from None
     if not _SPLITTERS & set(nlp.pipe_names):
         nlp.add_pipe("sentencizer")

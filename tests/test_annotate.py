@@ -54,7 +54,7 @@ def input(tmp_path: Path) -> Path:
 
 def job(input: Path | str, output: Path, **more: Any) -> AnnotateJob:
     more = {"documents_per_part": 2, "max_characters": 1000, "num_workers": 1, **more}
-    return AnnotateJob(input=str(input), output=output, **more)
+    return AnnotateJob(input=str(input), output=output, tracking={"enabled": False}, **more)
 
 
 def content(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enpar.errors import UserError
 from enpar.settings import describe, parse
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
+SPLITS = ["corpus.train=a", "corpus.dev=b"]
 PRETRAIN = ["data=d", "output=o", "train.steps=3"]
 
 
@@ -106,3 +107,26 @@ def test_every_setting_is_described(verb):
     rows = list(describe(VERBS[verb]))
     assert rows
     assert [key for key, _, description in rows if not description] == []
+
+
+@pytest.mark.parametrize("name", ["2026", "2026_01", "010", "2026-01-01", "1e3", "1.0"])
+def test_a_name_stays_what_was_typed(name):
+    assert str(parse(FinetuneJob, [*SPLITS, f"output={name}"]).output) == name
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999"])
+def test_a_seed_has_bounds(seed):
+    with pytest.raises(UserError, match=r"^seed: "):
+        parse(FinetuneJob, [*SPLITS, "output=a", f"seed={seed}"])
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ("{zero_optimization: {stage: 3}}", "zero_optimization.stage must be 0, 1 or 2"),
+        ("{gradient_clipping: 2}", "gradient_clipping is not set here but by train.clip"),
+    ],
+)
+def test_a_deepspeed_mapping_leaves_to_enpar_what_is_enpars(mapping, message):
+    with pytest.raises(UserError, match=message):
+        parse(PretrainJob, ["data=a", "output=b", "train.steps=1", f"deepspeed={mapping}"])

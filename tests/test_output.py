@@ -102,3 +102,19 @@ def test_atomic_replaces_whole_or_not_at_all(tmp_path):
         (temporary / "y").touch()
         temporary.read_text()  # breaks off
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_nothing_that_is_read_is_in_what_may_be_replaced(tmp_path):
+    output = Output(tmp_path / "run", "finetune", SETTINGS)
+    output.claim()
+    (tmp_path / "run" / "encoder").mkdir()
+    output.apart_from(init="bert-base-cased", data=tmp_path, test=None)
+    for inside in (tmp_path / "run", tmp_path / "run" / "encoder"):
+        with pytest.raises(UserError, match="which init reads; name another folder"):
+            output.apart_from(init=inside)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"output: .*file/run: Not a directory"):
+        Output(tmp_path / "file" / "run", "finetune", SETTINGS).claim()

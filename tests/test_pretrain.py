@@ -173,6 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(place: Path):
     [
         (["train.batch_size=10"], "10 views are 1 sentences of 10 views, too few for 2 micro-batches"),
         (["train.batch_size=100000"], "too few for an update"),
+        (["scaling.num_workers=64"], "this machine has"),
         (["encoder=nowhere/at/all"], "encoder nowhere/at/all: no such folder"),
     ],
 )

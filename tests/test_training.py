@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(folder, t
             sums["acd"] = sums["acd"] * value
         return sums, extra
 
-    with pytest.raises(RunError, match=r"step 17 .*acd (nan|inf)"):
+    with pytest.raises(RunError, match=r"step 18 .*acd (nan|inf)"):
         train_step(engine, 17, batches, losses, WEIGHTS, 1)
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,7 +55,10 @@ def load_weights(folder: Path, encoder: "PreTrainedModel", parts: Mapping[str, n
     Raises:
         UserError: the folder lacks a weight, or holds one of another shape.
     """
-    weights = load_file(folder / WEIGHTS)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS}: not to be read as safetensors: {error}") from None
     modules = {f"{encoder.base_model_prefix}.": encoder} | {
         f"{ENPAR_KEY}.{name}.": part for name, part in parts.items()
     }

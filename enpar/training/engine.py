@@ -157,7 +157,7 @@ class DeepSpeedEngine:
 
 def deepspeed_config(clip: float, accumulation: int, settings: int | Mapping[str, Any]) -> dict[str, Any]:
     """DeepSpeed's configuration: ours for a ZeRO stage, with the user's mapping laid over it."""
-    stage = settings if isinstance(settings, int) else 0
+    stage = settings if isinstance(settings, int) else 1
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only multiplies with it; micro-batches are ours
         "gradient_accumulation_steps": accumulation,

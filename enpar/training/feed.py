@@ -12,8 +12,6 @@ from enpar.objectives.views import ViewBatch, ViewMaker, from_columns, to_column
 from enpar.training.plan import Plan
 
 STEPS_A_BLOCK = 8
-# Two workers of half a CPU and their view makers fit on two CPUs (Ray Data beside Ray Train needs spare ones).
-CPUS_A_MAKER = 0.25
 
 
 class _Making:
@@ -49,6 +47,7 @@ def updates(
     rank: int,
     world: int,
     accumulation: int,
+    cpus: float,
 ) -> Iterator[list[ViewBatch]]:
     """The micro-batches of one worker's share of each of these updates, in order.
 
@@ -56,6 +55,7 @@ def updates(
         source: a maker of views and a plan, in Ray's object store.
         steps: the updates, in order.
         rank, world, accumulation: which share.
+        cpus: what Ray reserves for making them.
     """
     if not steps:
         return
@@ -70,7 +70,7 @@ def updates(
         batch_format="pyarrow",
         batch_size=None,
         compute=ActorPoolStrategy(size=1),
-        num_cpus=CPUS_A_MAKER,
+        num_cpus=cpus,
     )
     micro_batches: list[ViewBatch] = []
     for table in made.iter_batches(batch_size=accumulation, batch_format="pyarrow", prefetch_batches=4):

@@ -62,7 +62,7 @@ def train_step(
     if not math.isfinite(metrics["loss/total"]):
         engine.discard()
         found = ", ".join(f"{name} {metrics[f'loss/{name}']}" for name in weights)
-        raise RunError(f"the loss is not finite at step {step} ({found}); lower the learning rate or use fp32")
+        raise RunError(f"the loss is not finite at step {step + 1} ({found}); lower the learning rate or use fp32")
     engine.step()
     return metrics | {f"count/{name}": float(count) for name, count in counts.items()} | totals
 

@@ -44,6 +44,11 @@ def divide(corpus: WordpieceCorpus, fraction: float, heldout: int, seed: int) ->
     ordered = documents[by_document]
     cut = int(np.searchsorted(ordered, ordered[heldout - 1], side="right")) if heldout else 0
     rest = by_document[cut:]
+    if not len(rest):
+        raise UserError(
+            "train.heldout: whole documents are held out, and that takes all of them; "
+            "set train.heldout=0 or annotate more documents"
+        )
     draws = draw(combine(combine(key, corpus.documents[rest]), corpus.sent_ids[rest]), Purpose.FRACTION, 0 * rest)
     count = round(fraction * len(rest))
     return Division(np.sort(rest[np.argsort(draws, kind="stable")[:count]]), np.sort(by_document[:cut]))
