@@ -81,7 +81,8 @@ def _set(settings: dict[str, Any], key: str, text: str) -> None:
         value = text if text in ("", "-") else yaml.safe_load(text)  # "-" is standard input or output, no list
     except yaml.YAMLError:
         value = text
-    if isinstance(value, date) or (type(value) in (int, float) and math.isfinite(value) and str(value) != text):
+    number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, date) or (number and not isinstance(value, bool) and str(value) != text):
         value = text  # a folder may be called 2026_01 or 2026-01-01; the setting's type says what it is
     *parents, last = key.split(".")
     for parent in parents:
