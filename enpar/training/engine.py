@@ -1,8 +1,10 @@
 """What takes a training step: plain torch in one process, or DeepSpeed in several."""
 
+import copyreg
 import logging
 import os
 from collections.abc import Mapping
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -134,6 +136,10 @@ class DeepSpeedEngine:
 
     def save(self, folder: Path) -> None:
         """See `Engine`."""
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+
+        # Before Python 3.11.4 an enum is pickled as a call of getattr, which `load` rightly refuses.
+        copyreg.pickle(ZeroStageEnum, _by_value)
         self._engine.save_checkpoint(str(folder), tag="state")
 
     def load(self, folder: Path) -> None:
@@ -167,6 +173,10 @@ def deepspeed_config(clip: float, accumulation: int, settings: int | Mapping[str
         "steps_per_print": 10**9,
     }
     return ours if isinstance(settings, int) else {**ours, **settings}
+
+
+def _by_value(member: Enum) -> tuple[type[Enum], tuple[Any]]:
+    return type(member), (member.value,)
 
 
 def _import_deepspeed() -> Any:  # noqa: ANN401 - the module is untyped
