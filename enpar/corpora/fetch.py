@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from enpar.config import FetchJob
 from enpar.corpora import jsonl, sample_corpus
 from enpar.errors import UserError
-from enpar.output import SUCCESS, Output, atomic
+from enpar.output import Output, atomic
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ def run(job: FetchJob) -> dict[str, Any]:
         UserError: the output holds something else, or the source cannot be had or is not what it should be.
     """
     output = Output(job.output, "fetch", {"name": job.name, "source": job.source})
-    output.check(job.overwrite)
-    if (job.output / SUCCESS).exists() and not job.overwrite and (finished := output.claim()):
+    if (finished := output.finished(job.overwrite)) is not None:
         return finished
     fetched = _SOURCES[job.name](job.source)
     # The folder is taken only now, so that a failed download leaves nothing and an old output stays.

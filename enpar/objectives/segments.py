@@ -42,12 +42,6 @@ class Layout:
         return np.repeat(shift, lengths) + np.arange(int(lengths.sum()))
 
 
-def original(sentence: Ints, length: Ints) -> Layout:
-    """The sentences as they are. Args: rows and numbers of wordpieces, shape (V,) each."""
-    nothing = np.zeros_like(length)
-    return Layout(sentence, np.zeros((len(length), SEGMENTS), dtype=np.int64), _columns(length, *[nothing] * 4))
-
-
 def exchanged(sentence: Ints, length: Ints, first: Ints, second: Ints, end: Ints) -> Layout:
     """The blocks [first, second) and [second, end) exchanged. All of shape (V,)."""
     nothing = np.zeros_like(length)
