@@ -82,6 +82,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings_help(kind: type[Settings]) -> str:
+    if kind.variants:
+        return "\n\n".join(
+            textwrap.fill(" ".join((variant.__doc__ or "").split()), 100) + f"\nstage={stage}, and {_list(variant)}"
+            for stage, variant in kind.variants.items()
+        )
+    return _list(kind)
+
+
+def _list(kind: type[Settings]) -> str:
     lines = ["settings:"]
     for key, default, description in describe(kind):
         lines.append(f"  {key} ({default})" if default != "required" else f"  {key} (must be given)")

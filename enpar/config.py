@@ -132,6 +132,8 @@ class ViewsJob(Settings):
     """Epoch whose draws are shown."""
     limit: Count | None = None
     """Show this many sentences only."""
+    num_workers: Count | None = None
+    """Make them in so many Ray Data workers; by default in the command's own process."""
 
 
 class Training(Settings):
@@ -163,7 +165,11 @@ class PretrainTraining(Training):
     batch_size: Count = 512
     """Views an update, over all workers; reached to the nearest whole number of sentences."""
     accumulation: Count = 1
-    """Micro-batches a worker takes for one update, one after the other."""
+    """Micro-batches a worker takes for one update, one after the other, at least."""
+    micro_batch_wordpieces: Count | None = None
+    """Wordpieces a worker puts through the model at once; by default 4,096 on a CPU and 65,536 on a GPU."""
+    compile: bool | None = None
+    """Compile the encoder with torch.compile; by default on a GPU only (it needs a C++ compiler on a CPU)."""
     head_learning_rate: Positive | None = None
     """Peak learning rate of all that is not the encoder; the encoder's by default."""
     group_by_length: bool = True
@@ -185,16 +191,18 @@ class PretrainTraining(Training):
 class Scaling(Settings):
     """Workers of a training run."""
 
-    num_workers: Count = 1
-    """Training processes."""
+    num_workers: Count | None = None
+    """Training processes; by default one a GPU or, without GPUs, one a CPU of this machine (and 3 GiB of memory)."""
     use_gpu: bool = False
     """One GPU for each of them."""
     cpus_per_worker: Positive = 0.5
-    """CPUs that Ray reserves for each of them."""
+    """CPUs that Ray reserves for each of them; the default lets a training process and Ray Data share one."""
+    view_workers: Count = 1
+    """Ray Data workers that make the views for each of them."""
     cpus_for_views: Positive = 0.25
-    """CPUs that Ray reserves for making the views of each of them."""
+    """CPUs that Ray reserves for each worker that makes views."""
     threads: Count | None = None
-    """Threads of each; by default its share of the machine's CPUs."""
+    """Threads of each; by default as many as its CPUs (several one-thread processes are faster than one of several)."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """How often a lost worker is replaced, from the last checkpoint; -1 is for ever."""
 
@@ -218,7 +226,7 @@ def _stage_or_mapping(value: object) -> object:
         if not isinstance(zero, dict) or zero.get("stage", 1) not in (0, 1, 2):
             raise ValueError("zero_optimization.stage must be 0, 1 or 2")
         return value
-    if type(value) is int and 0 <= value <= 2:
+    if value is None or (type(value) is int and 0 <= value <= 2):
         return value
     raise ValueError(f"should be a ZeRO stage (0, 1 or 2) or a mapping with a DeepSpeed configuration, got {value!r}")
 
@@ -238,8 +246,9 @@ class PretrainJob(Job):
     objectives: Objectives = Objectives()
     train: PretrainTraining
     scaling: Scaling = Scaling()
-    deepspeed: Annotated[int | dict[str, Any], BeforeValidator(_stage_or_mapping)] = 1
-    """ZeRO stage (0, 1 or 2), or a DeepSpeed configuration that is laid over ours."""
+    deepspeed: Annotated[int | dict[str, Any] | None, BeforeValidator(_stage_or_mapping)] = None
+    """ZeRO stage (0, 1 or 2), or a DeepSpeed configuration that is laid over ours; by default stage 1, and stage 0 for
+    a single process, which has nobody to share its optimizer with."""
     seed: Seed = 1
     """Seed of all draws."""
 
@@ -344,6 +353,75 @@ class ExtractJob(Job):
     """Sentences scored at once."""
 
 
+class BenchJob(Settings):
+    """Measure how fast a stage runs on this machine, against a plain reference in the same run."""
+
+    stage: Literal["annotate", "views", "pretrain"]
+    """What is measured."""
+
+
+class BenchAnnotate(BenchJob):
+    """Annotate text as `enpar annotate` does, and again with bare `nlp.pipe` of the same components and processes."""
+
+    input: str = "runs/demo/text/wiki_leads.jsonl"
+    """Text, as `enpar annotate` takes it; the default is what `make demo` downloads."""
+    spacy_model: str = AnnotateJob.model_fields["spacy_model"].default
+    """A spaCy pipeline with NER."""
+    sentences: Literal["pipeline", "rules"] = "pipeline"
+    """Who splits sentences."""
+    documents_per_part: Count = AnnotateJob.model_fields["documents_per_part"].default
+    """Documents a parquet part."""
+    num_workers: Count | None = None
+    """Annotating processes; one a CPU by default."""
+
+
+class BenchViews(BenchJob):
+    """Make views on one core."""
+
+    data: Place = Path("runs/demo/sentences")
+    """Folder of sentences, from `enpar annotate`; the default is what `make demo` annotates."""
+    encoder: str = ViewsJob.model_fields["encoder"].default
+    """The encoder whose wordpieces are used."""
+    views: Views = Views()
+    objectives: Objectives = Objectives()
+    seed: Seed = 1
+    """Seed of all draws."""
+    sentences: Count = 512
+    """Sentences whose views are made at once."""
+    seconds: Positive = 5.0
+    """How long is measured."""
+
+
+class BenchTraining(PretrainTraining):
+    """A run's settings; how long it takes is the benchmark's affair."""
+
+    @model_validator(mode="after")
+    def _length(self) -> "BenchTraining":
+        return self
+
+
+class BenchPretrain(PretrainJob, BenchJob):
+    """Pre-train for some updates as `enpar pretrain` does, then the same micro-batches in a bare torch loop, then a
+    plain transformers loop in fp32 over batches of 64 sequences of 44 wordpieces. Takes a job file of `enpar pretrain`;
+    its output, tracking and length are not used. An encoder without weights gets random ones.
+    """
+
+    data: Place = Path("runs/demo/sentences")
+    """Folder of sentences, from `enpar annotate`; the default is what `make demo` annotates."""
+    output: Place = Path("unused")
+    """Not used: nothing is kept."""
+    train: BenchTraining = BenchTraining()
+    updates: Annotated[int, Field(ge=5)] = 25
+    """Updates, of which the first fifth (20 at most) is not measured."""
+    ray: bool = True
+    """As `enpar pretrain` does, on Ray Train, Ray Data and DeepSpeed; false: the same loop in one plain torch process
+    (needs neither of them)."""
+    references: bool = True
+    """Run the bare and the plain loop, too."""
+
+
+BenchJob.variants = {"annotate": BenchAnnotate, "views": BenchViews, "pretrain": BenchPretrain}
+
 VERBS: dict[str, type[Settings]] = {
     "fetch": FetchJob,
     "annotate": AnnotateJob,
@@ -352,4 +430,5 @@ VERBS: dict[str, type[Settings]] = {
     "finetune": FinetuneJob,
     "evaluate": EvaluateJob,
     "extract": ExtractJob,
+    "bench": BenchJob,
 }

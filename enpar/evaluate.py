@@ -48,7 +48,7 @@ def run(job: EvaluateJob) -> dict[str, Any]:
 
 def _predict(job: EvaluateJob, gold: list[Sentence]) -> list[Sentence]:
     from enpar.extraction import load
-    from enpar.model.cpu import use_cpus
+    from enpar.model.device import use_cpus
 
     use_cpus(None)
     return [prediction.sentence for prediction in load(job.model).predict(gold, job.batch_size)]

@@ -81,7 +81,7 @@ def _outside(output: Path, input: str, chunks: Sequence[Chunk]) -> None:
 
 def _extractor(job: ExtractJob) -> "Extractor":
     splitter = load_splitter(job.spacy_model)  # refused before torch is loaded
-    from enpar.model.cpu import use_cpus
+    from enpar.model.device import use_cpus
 
     use_cpus(None)
     return Extractor(job.model, batch_size=job.batch_size, splitter=splitter)

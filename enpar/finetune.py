@@ -79,7 +79,7 @@ def _run(job: FinetuneJob, output: Output, splits: Splits) -> dict[str, Any]:
     import torch
 
     from enpar.extraction import start
-    from enpar.model.cpu import use_cpus
+    from enpar.model.device import use_cpus
     from enpar.model.joint import Labels
     from enpar.training.fit import fit, flat
 

@@ -1,10 +1,10 @@
 """How settings are given: a job is a YAML file with dotted overrides on top; every mistake in it is one line."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,9 @@ class Settings(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
     )
+
+    variants: ClassVar[Mapping[str, type["Settings"]]] = {}
+    """By the value of `stage`: the settings that take the place of these, where a command has several kinds."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -45,6 +48,7 @@ def parse(kind: type[S], arguments: Sequence[str]) -> S:
             _set(merged, *argument.split("=", 1))
         else:
             _merge(merged, _read_yaml(Path(argument)))
+    kind = cast(type[S], kind.variants.get(str(merged.get("stage")), kind))
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
@@ -57,7 +61,8 @@ def describe(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, str,
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
             yield from describe(field.annotation, f"{prefix}{name}.")
         else:
-            default = "required" if field.is_required() else yaml.safe_dump(field.default).split("\n")[0]
+            given = str(field.default) if isinstance(field.default, Path) else field.default
+            default = "required" if field.is_required() else yaml.safe_dump(given).split("\n")[0]
             yield prefix + name, default if isinstance(default, str) else str(default), field.description or ""
 
 

@@ -1,6 +1,7 @@
 """`enpar views`: what the encoder would be trained on, one JSON line a view, so that a person can check it."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from enpar.objectives.permutation import PERMUTATIONS
 from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.pretrained import load_config, load_tokenizer
 from enpar.sentence import read_sentences, sentence_files
-from enpar.wordpieces import WordpieceCorpus, build_corpus, limit_of
+from enpar.wordpieces import Ints, WordpieceCorpus, build_corpus, limit_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,9 +34,45 @@ def run(job: ViewsJob) -> None:
     corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
     maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
     shown = np.arange(min(len(corpus), job.limit or len(corpus)))
-    for start in range(0, len(shown), _BATCH):
-        for line in show(maker.make(shown[start : start + _BATCH], job.epoch), corpus, tokenizer):
-            print(json.dumps(line, ensure_ascii=False))
+    batches = [shown[start : start + _BATCH] for start in range(0, len(shown), _BATCH)]
+    writer = _Writer(maker, corpus, tokenizer, job.epoch)
+    for text in _on_ray(writer, batches, job.num_workers) if job.num_workers else map(writer.text, batches):
+        sys.stdout.write(text)
+
+
+class _Writer:
+    """Makes the views of sentences and writes them as JSON lines."""
+
+    def __init__(
+        self, maker: ViewMaker, corpus: WordpieceCorpus, tokenizer: "PreTrainedTokenizerFast", epoch: int
+    ) -> None:
+        self._maker, self._corpus, self._tokenizer, self._epoch = maker, corpus, tokenizer, epoch
+
+    def text(self, sentences: Ints) -> str:
+        """The lines of these sentences."""
+        lines = show(self._maker.make(sentences, self._epoch), self._corpus, self._tokenizer)
+        return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _on_ray(writer: _Writer, batches: list[Ints], workers: int) -> Iterator[str]:
+    """The texts of all batches in order, made by Ray Data's workers."""
+    import ray
+
+    from enpar import cluster
+
+    cluster.connect()
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    shared = ray.put(writer)
+
+    def write(row: dict[str, Any]) -> dict[str, Any]:
+        worker: _Writer = ray.get(shared)
+        return {"text": worker.text(np.asarray(row["sentences"], dtype=np.int64))}
+
+    rows = ray.data.from_items([{"sentences": batch.tolist()} for batch in batches], override_num_blocks=len(batches))
+    for row in rows.map(write, compute=ray.data.TaskPoolStrategy(size=workers)).iter_rows():
+        yield row["text"]
 
 
 def show(batch: ViewBatch, corpus: WordpieceCorpus, tokenizer: "PreTrainedTokenizerFast") -> Iterator[dict[str, Any]]:

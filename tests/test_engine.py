@@ -21,11 +21,11 @@ def begin(stage):
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
     optimizer = build_optimizer({1e-2: model.parameters()}, Training())
-    return DeepSpeedEngine(model, optimizer, build_schedule(optimizer, 0.1, 10), 1.0, 2, stage)
+    return DeepSpeedEngine(model, optimizer, build_schedule(optimizer, 0.1, 10), 1.0, stage)
 
 def update(engine):
     for scale in (1.0, 2.0):
-        engine.backward(engine.module(torch.full((1, 3), scale)).sum())
+        engine.backward(engine.module(torch.full((1, 3), scale)).sum(), last=scale == 2.0)
     engine.step()
 
 folder, stage = Path(sys.argv[1]), int(sys.argv[2])

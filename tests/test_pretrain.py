@@ -153,7 +153,7 @@ def test_a_killed_command_goes_on(place: Path, unbroken: tuple[dict, str]):
 
 
 def test_one_worker_with_accumulation_equals_two_workers(place: Path):
-    more = ["train.dropout=0", "train.steps=6"]
+    more = ["train.dropout=0", "train.steps=20", "scaling.view_workers=2", "scaling.cpus_for_views=0.1"]
     two, _ = finish(start(command(place, "two", *more)))
     one, _ = finish(start(command(place, "one", *more, "scaling.num_workers=1", "train.accumulation=2", "deepspeed=0")))
     assert losses(place, "one") == nearly(losses(place, "two"), 1e-5)

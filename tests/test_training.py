@@ -20,7 +20,7 @@ from enpar.training.checkpoint import load_weights, save_model
 from enpar.training.engine import TorchEngine
 from enpar.training.loop import train_step
 from enpar.training.optimizer import build_optimizer, build_schedule
-from enpar.training.plan import WINDOW, Plan, divide, make_plan, total_steps, views_per_sentence
+from enpar.training.plan import WINDOW, Cut, Plan, divide, make_plan, total_steps, views_per_sentence
 from enpar.wordpieces import EntityPieces, WordpieceCorpus, build_corpus, document_key
 
 WORDS = ["she", "moved", "to", "warsaw", "elizabeth", "washington", "in", "may", "ann", "."]
@@ -126,12 +126,10 @@ def pretraining_model(folder, dropout=0.0):
     return PretrainingModel(load_encoder(str(folder), dropout), 3, WEIGHTS, dropout).train()
 
 
-def engine_of(model, rate=1.0, clip=1e9, accumulation=1):
+def engine_of(model, rate=1.0, clip=1e9):
     """Plain descent at a constant rate, so that the change of the weights is the gradient."""
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return TorchEngine(
-        model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0), clip, accumulation
-    )
+    return TorchEngine(model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0), clip)
 
 
 def weights_of(model):
@@ -143,7 +141,7 @@ def stepped(folder, tokenizer, maker, groups, dropout=0.0, seed=1, step=0, **eng
     model = pretraining_model(folder, dropout)
     before = weights_of(model)
     batches = micro_batches(maker, tokenizer, groups)
-    metrics = train_step(engine_of(model, accumulation=len(groups), **engine), step, batches, model, WEIGHTS, seed)
+    metrics = train_step(engine_of(model, **engine), step, batches, model, WEIGHTS, seed)
     return metrics, {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -200,7 +198,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(folder, t
     model = pretraining_model(folder)
     before = weights_of(model)
     batches = micro_batches(maker, tokenizer, [range(4), range(4, 8)])
-    engine = engine_of(model, accumulation=2)
+    engine = engine_of(model)
 
     def losses(batch):
         sums, extra = model(batch)
@@ -328,18 +326,35 @@ def test_the_order_does_not_depend_on_the_order_of_the_corpus(corpus):
 
 @pytest.mark.parametrize(("per_update", "world", "accumulation"), [(30, 2, 1), (30, 3, 2), (31, 4, 2), (7, 2, 3)])
 def test_the_pieces_of_an_update_are_those_of_any_cut(corpus, per_update, world, accumulation):
-    plan = Plan(corpus, np.arange(1000), per_update, True, 1)
+    plan = Plan(corpus, np.arange(1000), per_update, True, 1, Cut(least=accumulation))
+    other = Plan(corpus, np.arange(1000), per_update, True, 1, Cut(least=world * accumulation))
     for step in (0, 5, plan.per_epoch):
         epoch, whole = plan.update(step)
-        dealt = [plan.pieces(step, rank, world, accumulation) for rank in range(world)]
+        dealt = [plan.pieces(step, rank, world) for rank in range(world)]
         assert {number for number, _ in dealt} == {epoch}
         assert {len(pieces) for _, pieces in dealt} == {accumulation}
         all_pieces = [piece.tolist() for _, pieces in dealt for piece in pieces]
         assert sorted(chain(*all_pieces)) == sorted(whole.tolist())
         assert max(map(len, all_pieces)) - min(map(len, all_pieces)) <= 1
-        _, alone = plan.pieces(step, 0, 1, world * accumulation)
+        _, alone = other.pieces(step, 0, 1)
         for rank, (_, pieces) in enumerate(dealt):  # in turn, so that each worker has short and long ones
             assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in alone[rank::world]]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_micro_batches_hold_about_as_many_wordpieces_as_they_may(corpus, world):
+    plan = Plan(corpus, np.arange(1000), 40, True, 1, Cut(views=10, wordpieces=4096))
+    counts = set()
+    for step in range(plan.per_epoch):
+        dealt = [plan.pieces(step, rank, world)[1] for rank in range(world)]
+        assert len({len(pieces) for pieces in dealt}) == 1  # workers wait for each other after each
+        counts.add(len(dealt[0]))
+        for piece in chain(*dealt):
+            longest = max(LENGTHS[sentence] + 2 for sentence in piece)
+            assert 10 * sum(LENGTHS[sentence] + 2 for sentence in piece) <= 4096 + 10 * longest
+    assert len(counts) > 1  # fewer for short sentences
+    one = Plan(corpus, np.arange(1000), 4, True, 1, Cut(views=10, wordpieces=1))
+    assert [len(piece) for piece in one.pieces(0, 0, 2)[1]] == [1, 1]  # a sentence is not cut
 
 
 def job(**more):
@@ -353,19 +368,19 @@ def test_a_batch_of_views_is_a_whole_number_of_sentences(corpus):
     assert views_per_sentence(Views(n_p=4, pairs=3), Objectives(acd=0)) == 1 + 1 + 3 * 3
     assert views_per_sentence(Views(n_p=4, pairs=3), Objectives(met=0, mep=0, pp=0)) == 1 + 3 * 5
     assert views_per_sentence(Views(n_p=4, pairs=3), Objectives(acd=0, pp=0, met=0)) == 1
-    assert make_plan(corpus, np.arange(1000), job(), 1).per_update == 10  # 96 / 10
-    plan = make_plan(corpus, np.arange(1000), job(train={"steps": None, "epochs": 1.5}), 1)
+    assert make_plan(corpus, np.arange(1000), job()).per_update == 10  # 96 / 10
+    plan = make_plan(corpus, np.arange(1000), job(train={"steps": None, "epochs": 1.5}))
     assert total_steps(plan, PretrainTraining(epochs=1.5)) == 150
     assert total_steps(plan, PretrainTraining(steps=7)) == 7
 
 
 def test_an_update_that_cannot_be_is_refused(corpus):
     with pytest.raises(UserError, match=r"train\.batch_size.* set it to 120 or more"):
-        make_plan(corpus, np.arange(1000), job(train={"accumulation": 4}), 3)
-    make_plan(corpus, np.arange(1000), job(train={"accumulation": 4, "batch_size": 120}), 3)
+        make_plan(corpus, np.arange(1000), job(train={"accumulation": 4}, scaling={"num_workers": 3}))
+    make_plan(corpus, np.arange(1000), job(train={"accumulation": 4, "batch_size": 120}, scaling={"num_workers": 3}))
     with pytest.raises(UserError, match="data: 9 sentences"):
-        make_plan(corpus, np.arange(9), job(), 1)
-    make_plan(corpus, np.arange(10), job(), 1)
+        make_plan(corpus, np.arange(9), job())
+    make_plan(corpus, np.arange(10), job())
 
 
 # ---- what is held out and what is used ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from enpar.config import Objectives, Views
 from enpar.objectives.views import ViewMaker, from_columns, to_columns
 from enpar.pretrained import load_tokenizer
 from enpar.sentence import Entity, Sentence, to_table
+from enpar.training.plan import Cut, Plan
 from enpar.views import show
 from enpar.wordpieces import build_corpus
 
@@ -591,6 +592,32 @@ def test_the_command_streams_lines(folder, encoder, tokenizer, many):
     for line in lines:
         by_sentence[line["doc_id"], line["sent_id"]].append(line)
     check(made, by_sentence)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_datas_workers_make_the_same_lines_in_the_same_order(tmp_path, encoder, tokenizer, many, workers):
+    sentences = many[:600]  # more than two batches
+    pq.write_table(to_table(sentences), tmp_path / "part-00000.parquet")
+    (tmp_path / "_SUCCESS").touch()
+    command = [sys.executable, "-m", "enpar", "views", f"data={tmp_path}", f"encoder={encoder}", "seed=3"]
+    done = subprocess.run(
+        [*command, f"num_workers={workers}"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == Made(tokenizer, sentences, seed=3).lines()
+
+
+def test_grouping_by_length_changes_no_instance(tokenizer, many):
+    sentences = many[:240]
+    made = Made(tokenizer, sentences)
+    found = []
+    for grouped in (True, False):
+        plan = Plan(made.corpus, np.arange(240), 12, grouped, 1, Cut(least=3))
+        drawn = [plan.pieces(step, rank, 2) for step in range(plan.per_epoch) for rank in range(2)]
+        lines = [line for epoch, pieces in drawn for rows in pieces for line in made.lines(rows, epoch)]
+        found.append(Counter(json.dumps(line, sort_keys=True) for line in lines))
+    assert found[0] == found[1]  # and so are the counts by objective and kind
+    assert sum(found[0].values()) == len(made.lines())
 
 
 def test_the_command_shows_as_many_sentences_as_asked_for(folder, encoder, capsys):

@@ -19,20 +19,19 @@ from enpar.errors import UserError
 
 
 class Engine(Protocol):
-    """Takes updates of `accumulation` micro-batches on each of `world` workers.
+    """Takes updates of one or more micro-batches on each of `world` workers.
 
     The losses that are handed to `backward` add up, over micro-batches and workers, to the update's loss: means are
     taken over the global number of instances before, so an engine averages nothing.
     """
 
     module: nn.Module
-    accumulation: int
     rank: int
     world: int
     device: torch.device
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of one micro-batch's share of the update's loss."""
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of one micro-batch's share of the update's loss; `last` of this worker's in the update."""
 
     def step(self) -> None:
         """Clip, update the weights, and move the learning rates on."""
@@ -55,16 +54,13 @@ class TorchEngine:
 
     rank, world = 0, 1
 
-    def __init__(
-        self, module: nn.Module, optimizer: Optimizer, schedule: LambdaLR, clip: float, accumulation: int = 1
-    ) -> None:
+    def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: LambdaLR, clip: float) -> None:
         self.module = module
-        self.accumulation = accumulation
         self.device = next(module.parameters()).device
         self._optimizer, self._schedule, self._clip = optimizer, schedule, clip
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, last: bool) -> None:
         """See `Engine`."""
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -101,25 +97,22 @@ class DeepSpeedEngine:
         optimizer: Optimizer,
         schedule: LambdaLR,
         clip: float,
-        accumulation: int,
         deepspeed_settings: int | Mapping[str, Any],
     ) -> None:
         deepspeed = _import_deepspeed()
-        settings = deepspeed_config(clip, accumulation, deepspeed_settings)
+        settings = deepspeed_config(clip, deepspeed_settings)
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, lr_scheduler=schedule, config=settings, dist_init_required=False
         )
         self.module = module
-        self.accumulation = accumulation
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device = torch.device(self._engine.device)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, last: bool) -> None:
         """See `Engine`."""
-        # DeepSpeed averages over micro-batches and workers; a sum is meant.
-        self._engine.backward(loss * (self.world * self.accumulation))
-        if not self._engine.is_gradient_accumulation_boundary():
-            self._engine.step()  # only counts the micro-batch
+        # Updates differ in their number of micro-batches, so DeepSpeed is told which is the last and counts none.
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self.world)  # DeepSpeed averages over workers; a sum is meant
 
     def step(self) -> None:
         """See `Engine`."""
@@ -161,12 +154,12 @@ class DeepSpeedEngine:
             self._engine.load_checkpoint(str(folder), tag="state")
 
 
-def deepspeed_config(clip: float, accumulation: int, settings: int | Mapping[str, Any]) -> dict[str, Any]:
+def deepspeed_config(clip: float, settings: int | Mapping[str, Any]) -> dict[str, Any]:
     """DeepSpeed's configuration: ours for a ZeRO stage, with the user's mapping laid over it."""
     stage = settings if isinstance(settings, int) else 1
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only multiplies with it; micro-batches are ours
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": 1,  # see DeepSpeedEngine.backward
         "gradient_clipping": clip,
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,

@@ -1,7 +1,6 @@
 """Training workers on Ray Train: the only file that imports ray.train."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from enpar.config import Scaling
 from enpar.errors import RunError, UserError
-from enpar.model.cpu import use_cpus
+from enpar.model.device import ALLOCATOR, use_cpus
 
 log = logging.getLogger("enpar")
 _QUIET = ("ray", "ray.data", "ray.train", "DeepSpeed")
@@ -76,11 +75,10 @@ def launch(
         UserError: a worker found the settings at fault.
     """
     verbose = log.isEnabledFor(logging.DEBUG)
-    threads = scaling.threads or max(1, (os.cpu_count() or 1) // scaling.num_workers)
 
     def on_worker(config: dict[str, Any]) -> dict[str, Any]:
         try:
-            return work(Worker(threads, verbose), config)
+            return work(Worker(scaling.threads or 1, verbose), config)
         except (RunError, UserError) as error:
             # Every worker comes here, and would again: such an end is returned, not retried.
             return {"error": str(error), "user": isinstance(error, UserError)}
@@ -89,7 +87,7 @@ def launch(
         on_worker,
         train_loop_config=arguments,
         scaling_config=train.ScalingConfig(
-            num_workers=scaling.num_workers,
+            num_workers=scaling.num_workers or 1,
             use_gpu=scaling.use_gpu,
             resources_per_worker={"CPU": scaling.cpus_per_worker, **({"GPU": 1} if scaling.use_gpu else {})},
         ),
@@ -98,6 +96,7 @@ def launch(
             storage_path=str(storage),
             failure_config=train.FailureConfig(max_failures=scaling.max_failures),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": ALLOCATOR},
         ),
     )
     try:

@@ -30,6 +30,7 @@ def train_step(
     losses: Callable[[M], Losses],
     weights: Mapping[str, float],
     seed: int,
+    lap: Callable[[str], None] = lambda part: None,
 ) -> dict[str, float]:
     """Take one update: the weighted sum of the objectives' means over the global number of their items.
 
@@ -40,6 +41,8 @@ def train_step(
         losses: puts a micro-batch through the model.
         weights: weight of each objective in the loss.
         seed: dropout is drawn from (seed, step, rank), so that a continued run repeats it.
+        lap: is told what the time since it was last called went into: `forward`, `backward`, `optimizer`, or
+            `exchange`, the adding up of counts and losses over workers (and so the wait for the slowest).
 
     Returns:
         `loss/OBJECTIVE` (means), `loss/total`, `count/OBJECTIVE`, and each further sum under its own name.
@@ -49,11 +52,15 @@ def train_step(
     """
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + engine.rank)
     counts = _global_counts(engine, micro_batches, weights)
+    lap("exchange")
     sums: dict[str, Tensor] = {}
-    for micro_batch in micro_batches:
+    for number, micro_batch in enumerate(micro_batches, start=1):
         objective_sums, extra = losses(micro_batch)
         parts = [weights[name] / max(counts[name], 1) * value for name, value in objective_sums.items()]
-        engine.backward(torch.stack(parts).sum())
+        loss = torch.stack(parts).sum()
+        lap("forward")
+        engine.backward(loss, last=number == len(micro_batches))
+        lap("backward")
         for name, value in (objective_sums | extra).items():
             sums[name] = sums.get(name, 0) + value.detach()
     totals = _totals(engine, sums)
@@ -63,7 +70,9 @@ def train_step(
         engine.discard()
         found = ", ".join(f"{name} {metrics[f'loss/{name}']}" for name in weights)
         raise RunError(f"the loss is not finite at step {step + 1} ({found}); lower the learning rate or use fp32")
+    lap("exchange")
     engine.step()
+    lap("optimizer")
     return metrics | {f"count/{name}": float(count) for name, count in counts.items()} | totals
 
 

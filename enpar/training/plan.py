@@ -7,11 +7,14 @@ import numpy as np
 from enpar.config import Objectives, PretrainJob, PretrainTraining, Views
 from enpar.errors import UserError
 from enpar.objectives.draws import Purpose, combine, draw, run_key
-from enpar.wordpieces import Ints, Keys, WordpieceCorpus
+from enpar.wordpieces import SPECIALS, Ints, Keys, WordpieceCorpus
 
 # Updates among whose sentences neighbours in length are put together: enough for hardly any padding, and few
 # enough that the updates of a window, in random order, stay a mixture of short and long.
 WINDOW = 64
+# Wordpieces in a micro-batch: on a CPU so many that a small encoder's worker stays within 2 GiB, on a GPU so many that
+# BERT-base fits into 40 GiB and keeps it busy.
+CPU_WORDPIECES, GPU_WORDPIECES = 4096, 65536
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ def divide(corpus: WordpieceCorpus, fraction: float, heldout: int, seed: int) ->
     return Division(np.sort(rest[np.argsort(draws, kind="stable")[:count]]), np.sort(by_document[:cut]))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How an update is cut into micro-batches.
+
+    Args:
+        views: sequences that the encoder reads for each sentence, at most.
+        wordpieces: what a worker puts through the model at once, about; the views of one sentence may have more.
+        least: micro-batches a worker takes for an update, at least.
+    """
+
+    views: int = 1
+    wordpieces: int = 1 << 62
+    least: int = 1
+
+
 class Plan:
     """The updates of a run over some sentences.
 
@@ -62,12 +80,22 @@ class Plan:
     updates of the window are taken in random order.
     """
 
-    def __init__(self, corpus: WordpieceCorpus, train: Ints, per_update: int, group_by_length: bool, seed: int) -> None:
-        self._lengths = corpus.lengths[train]
+    def __init__(
+        self,
+        corpus: WordpieceCorpus,
+        train: Ints,
+        per_update: int,
+        group_by_length: bool,
+        seed: int,
+        cut: Cut = Cut(),
+    ) -> None:
+        self._all_lengths = corpus.lengths
+        self._lengths = self._all_lengths[train]
         self._keys: Keys = combine(corpus.documents[train], corpus.sent_ids[train])
         self._train = train
         self._grouped = group_by_length
         self._seed = seed
+        self._cut_into = cut
         self.per_update = per_update
         self.per_epoch = len(train) // per_update
         self._last: tuple[int, list[Ints]] = (-1, [])
@@ -83,14 +111,18 @@ class Plan:
             self._last = epoch, self._make_epoch(epoch)
         return epoch, self._last[1][number]
 
-    def pieces(self, step: int, rank: int, world: int, accumulation: int) -> tuple[int, list[Ints]]:
+    def pieces(self, step: int, rank: int, world: int) -> tuple[int, list[Ints]]:
         """Epoch and micro-batches of a worker's share of an update.
 
-        The update is cut into world × accumulation pieces of neighbours in length, dealt out in turn; the pieces
-        of one worker with accumulation 2 are those of two workers without.
+        The update is cut into a multiple of `world` pieces of neighbours in length, dealt out in turn: every worker
+        takes as many micro-batches, and the two of one worker are those of two workers that take one each.
         """
         epoch, sentences = self.update(step)
-        return epoch, np.array_split(sentences, world * accumulation)[rank::world]
+        cut = self._cut_into
+        wordpieces = cut.views * int((self._all_lengths[sentences] + SPECIALS).sum())
+        each = max(cut.least, -(-wordpieces // (world * cut.wordpieces)))
+        each = max(1, min(each, len(sentences) // world))
+        return epoch, np.array_split(sentences, world * each)[rank::world]
 
     def _make_epoch(self, epoch: int) -> list[Ints]:
         keys = combine(run_key(self._seed, epoch), self._keys)
@@ -119,7 +151,12 @@ def views_per_sentence(views: Views, objectives: Objectives) -> int:
     return masked + original + views.pairs * (negatives + permutations)
 
 
-def make_plan(corpus: WordpieceCorpus, train: Ints, settings: PretrainJob, workers: int) -> Plan:
+def sentences_an_update(settings: PretrainJob) -> int:
+    """The sentences whose views come nearest to `train.batch_size`."""
+    return max(1, round(settings.train.batch_size / views_per_sentence(settings.views, settings.objectives)))
+
+
+def make_plan(corpus: WordpieceCorpus, train: Ints, settings: PretrainJob) -> Plan:
     """The plan of a `PretrainJob`.
 
     Raises:
@@ -127,8 +164,8 @@ def make_plan(corpus: WordpieceCorpus, train: Ints, settings: PretrainJob, worke
     """
     training = settings.train
     each = views_per_sentence(settings.views, settings.objectives)
-    per_update = max(1, round(training.batch_size / each))
-    if per_update < (pieces := workers * training.accumulation):
+    per_update = sentences_an_update(settings)
+    if per_update < (pieces := (settings.scaling.num_workers or 1) * training.accumulation):
         raise UserError(
             f"train.batch_size: {training.batch_size} views are {per_update} sentences of {each} views, too few for "
             f"{pieces} micro-batches (scaling.num_workers × train.accumulation); set it to {pieces * each} or more"
@@ -138,7 +175,9 @@ def make_plan(corpus: WordpieceCorpus, train: Ints, settings: PretrainJob, worke
             f"data: {len(train)} sentences to train on are too few for an update of {per_update}; "
             "lower train.batch_size or train.heldout, or annotate more text"
         )
-    return Plan(corpus, train, per_update, training.group_by_length, settings.seed)
+    wordpieces = training.micro_batch_wordpieces or (GPU_WORDPIECES if settings.scaling.use_gpu else CPU_WORDPIECES)
+    cut = Cut(each, wordpieces, training.accumulation)
+    return Plan(corpus, train, per_update, training.group_by_length, settings.seed, cut)
 
 
 def total_steps(plan: Plan, training: PretrainTraining) -> int:
