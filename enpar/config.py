@@ -44,12 +44,24 @@ class Job(Replacing):
 class FetchJob(Replacing):
     """Download a corpus or text, verified and unpacked."""
 
-    name: Literal["wiki-leads", "sample-corpus"]
-    """wiki-leads: 10,033 lead sections of Wikipedia; sample-corpus: the labelled corpus in the package."""
+    name: Literal["wiki-leads", "sample-corpus", "ace05"]
+    """wiki-leads: 10,033 lead sections of Wikipedia; sample-corpus: the labelled corpus in the package; ace05: ACE 2005
+    English from your copy of the LDC release."""
     output: Place
     """Folder to write."""
     source: str | None = None
-    """A local file or URL in place of the official download."""
+    """A local file or URL in place of the official download; for ace05 the folder of the LDC release."""
+    split: Place | None = None
+    """For ace05: a folder with train.txt, dev.txt and test.txt, the documents' names; else they are downloaded."""
+    check: bool = True
+    """For ace05: refuse official lists of other than 351/80/80 documents, and mentions that are not in the text where
+    the annotation says; false takes such lists, and drops and counts such mentions."""
+
+    @model_validator(mode="after")
+    def _split_is_of_ace05(self) -> "FetchJob":
+        if self.split is not None and self.name != "ace05":
+            raise ValueError(f"split is for name=ace05; leave it out for {self.name}")
+        return self
 
 
 class AnnotateJob(Job):

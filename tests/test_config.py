@@ -35,7 +35,7 @@ def test_every_job_file_is_complete_and_valid(path):
         (PretrainJob, [*PRETRAIN, "views.mask=0.6", "views.replace=0.6"], ["views: ", "mask + replace"]),
         (PretrainJob, [*PRETRAIN, *(f"objectives.{o}=0" for o in ("met", "mep", "acd", "pp"))], ["weight 0"]),
         (PretrainJob, ["train.steps=3"], ["data: must be given", "output: must be given"]),
-        (FetchJob, ["name=nowhere", "output=o"], ["name: ", "'wiki-leads' or 'sample-corpus'", "'nowhere'"]),
+        (FetchJob, ["name=nowhere", "output=o"], ["name: ", "'ace05'", "'nowhere'"]),
         (FinetuneJob, ["output=o", "corpus.train=a"], ["corpus.dev: must be given"]),
         (FinetuneJob, ["output=o", "corpus.format=xml"], ["corpus.format: ", "'spert'"]),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from enpar.config import FetchJob
-from enpar.corpora import jsonl, sample_corpus
+from enpar.corpora import ace05, jsonl, sample_corpus
 from enpar.errors import UserError
 from enpar.output import Output, atomic
 
@@ -34,6 +34,7 @@ class _Fetched(NamedTuple):
     files: dict[str, bytes]
     documents: int
     licence: str
+    splits: dict[str, Any] | None = None
 
 
 def run(job: FetchJob) -> dict[str, Any]:
@@ -41,15 +42,17 @@ def run(job: FetchJob) -> dict[str, Any]:
 
     Returns:
         path (of the one file, or of the folder of several), sha256 (of the files' bytes, one after the other by
-        name), files (sha256 by name), documents (sentences of sample-corpus), licence, source.
+        name), files (sha256 by name), documents (sentences of sample-corpus), licence, source; for ace05 also splits
+        (`ace05.Converted.splits`).
 
     Raises:
         UserError: the output holds something else, or the source cannot be had or is not what it should be.
     """
-    output = Output(job.output, "fetch", {"name": job.name, "source": job.source})
+    more = {"split": job.split and str(job.split), "check": job.check} if job.name == "ace05" else {}
+    output = Output(job.output, "fetch", {"name": job.name, "source": job.source, **more})
     if (finished := output.finished(job.overwrite)) is not None:
         return finished
-    fetched = _SOURCES[job.name](job.source)
+    fetched = _ace05(job) if job.name == "ace05" else _SOURCES[job.name](job.source)
     # The folder is taken only now, so that a failed download leaves nothing and an old output stays.
     output.claim(job.overwrite)
     for name, content in fetched.files.items():
@@ -70,6 +73,7 @@ def _result(job: FetchJob, fetched: _Fetched) -> dict[str, Any]:
         "documents": fetched.documents,
         "licence": fetched.licence,
         "source": job.source or _OFFICIAL[job.name],
+        **({"splits": fetched.splits} if fetched.splits else {}),
     }
 
 
@@ -129,6 +133,16 @@ def _sample_corpus(source: str | None) -> _Fetched:
         raise UserError("source: sample-corpus comes with the package; leave source out")
     files = {path.name: path.read_bytes() for path in sorted(sample_corpus().glob("*.jsonl"))}
     return _Fetched(files, sum(content.count(b"\n") for content in files.values()), _SAMPLE_LICENCE)
+
+
+# ---- ace05 --------------------------------------------------------------------------------------------------------
+
+
+def _ace05(job: FetchJob) -> _Fetched:
+    if job.source is None:
+        raise UserError(f"source: ACE05 is to be had from the LDC only; give source=FOLDER, {ace05.RELEASE}")
+    converted = ace05.convert(Path(job.source), job.split, job.check)
+    return _Fetched(converted.files, converted.documents, ace05.LICENCE, converted.splits)
 
 
 # ---- reading and checking -----------------------------------------------------------------------------------------
