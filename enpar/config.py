@@ -44,13 +44,15 @@ class Job(Replacing):
 class FetchJob(Replacing):
     """Download a corpus or text, verified and unpacked."""
 
-    name: Literal["wiki-leads", "sample-corpus", "ace05"]
-    """wiki-leads: 10,033 lead sections of Wikipedia; sample-corpus: the labelled corpus in the package; ace05: ACE 2005
-    English from your copy of the LDC release."""
+    name: Literal["wiki-leads", "sample-corpus", "scierc", "conll04", "nyt", "ace05"]
+    """wiki-leads: 10,033 lead sections of Wikipedia; sample-corpus: the labelled corpus in the package; scierc,
+    conll04, nyt: labelled corpora from where they are published; ace05: ACE 2005 English from your copy of the LDC
+    release."""
     output: Place
     """Folder to write."""
     source: str | None = None
-    """A local file or URL in place of the official download; for ace05 the folder of the LDC release."""
+    """A file, folder or archive (.tar.gz, .zip), or the URL of one, in place of the official download; for ace05 the
+    folder of the LDC release."""
     split: Place | None = None
     """For ace05: a folder with train.txt, dev.txt and test.txt, the documents' names; else they are downloaded."""
     check: bool = True
@@ -268,8 +270,12 @@ class PretrainJob(Job):
 class Corpus(Settings):
     """A labelled corpus."""
 
-    format: Literal["jsonl", "spert", "scierc"] = "jsonl"
-    """jsonl: ours; spert: SpERT and Hugging Face JSON, a list or lines; scierc: SciERC's processed documents."""
+    format: Literal["jsonl", "spert", "scierc", "dygie", "enpar", "nyt", "brat"] | None = None
+    """Recognised by default. jsonl: ours; spert: SpERT and Hugging Face JSON, a list or lines; scierc: SciERC's
+    processed documents; dygie: DyGIE++'s documents; enpar: lines of ENPAR's and UniRE's code; nyt: lines of ARNOR and
+    CoType; brat: a folder of .txt and .ann."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What is malformed ends the command (raise), or is left out, counted, and listed in rejected.jsonl (skip)."""
 
 
 class TrainCorpus(Corpus):
@@ -281,6 +287,8 @@ class TrainCorpus(Corpus):
     """File on which the best epoch is chosen."""
     test: Place | None = None
     """File for the final score."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training sentences that is used, drawn by `seed`; a smaller share is part of a larger one."""
 
 
 class TestCorpus(Corpus):

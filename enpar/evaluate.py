@@ -32,14 +32,17 @@ def run(job: EvaluateJob) -> dict[str, Any]:
     check_tracking(job.tracking, job.output)
     output.apart_from(model=job.model, **{"corpus.test": job.corpus.test})
     model = extraction_settings(job.model)
-    gold = corpora.load(job.corpus.format, job.corpus.test)
-    log.info("test: %d sentences, %d entities, %d relations", *gold_counts(gold).values())
+    read = corpora.read_splits({"test": job.corpus.test}, job.corpus)
+    gold = read["test"].sentences
+    corpora.warn_of_unknown("test", gold, model["entity_types"], model["relation_types"])
     output.claim(job.overwrite)
+    corpora.write_rejected(output.path / "rejected.jsonl", read)
     truncate_metrics(output.metrics, -1)
     with track(output, job.tracking, "evaluate") as tracked:
         began = time.monotonic()
         predicted = _predict(job, gold)
         result = _write(job, model, gold, predicted, time.monotonic() - began)
+        result["corpus"] = {"test": read["test"].figures()}
         append_metrics(output.metrics, 0, {f"test/{name}/f1": value["f1"] for name, value in result["scores"].items()})
         tracked.finish(result, [job.output / name for name in FILES])
     output.finish(result)

@@ -2,13 +2,16 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from enpar import corpora
 from enpar.config import FinetuneJob
 from enpar.metrics import append_metrics, truncate_metrics
+from enpar.objectives.draws import Purpose, draw, run_key
 from enpar.output import Output
 from enpar.pretrained import checkpoint_settings, load_config, load_tokenizer, locate
 from enpar.scores import Score, score
@@ -38,12 +41,14 @@ def run(job: FinetuneJob) -> dict[str, Any]:
     check_tracking(job.tracking, job.output)
     output.apart_from(init=job.init, **{f"corpus.{name}": path for name, path in _paths(job).items()})
     locate(job.init)
-    splits = _load(job)
+    read = corpora.read_splits(_paths(job), job.corpus)
+    splits = _splits(job, read)
     load_config(job.init)
     load_tokenizer(job.init)
     output.claim(job.overwrite)
+    corpora.write_rejected(output.path / "rejected.jsonl", read)
     truncate_metrics(output.metrics, -1)
-    return _run(job, output, splits)
+    return _run(job, output, read, splits)
 
 
 def _paths(job: FinetuneJob) -> dict[str, Path]:
@@ -52,17 +57,26 @@ def _paths(job: FinetuneJob) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path}
 
 
-def _load(job: FinetuneJob) -> Splits:
-    """The sentences of each split that is given, with a word on each."""
-    splits = {name: corpora.load(job.corpus.format, path) for name, path in _paths(job).items()}
-    for name, sentences in splits.items():
-        log.info("%s: %d sentences, %d entities, %d relations", name, *gold_counts(sentences).values())
+def _splits(job: FinetuneJob, read: Mapping[str, corpora.Split]) -> Splits:
+    """The sentences that are used of each split, with a word on labels that only dev or test has."""
+    splits = {name: split.sentences for name, split in read.items()}
+    splits["train"] = share(splits["train"], job.corpus.fraction, job.seed)
+    if job.corpus.fraction < 1:
+        log.info("train: corpus.fraction=%s uses %d of its sentences", job.corpus.fraction, len(splits["train"]))
     known = corpora.describe(splits["train"])
-    for kind in ("entity_types", "relation_types"):
-        others = {label for sentences in splits.values() for label in corpora.describe(sentences)[kind]}
-        if unknown := sorted(others - set(known[kind])):
-            log.info("no %s %s in train: each of them in dev and test is a miss", kind[:-1].replace("_", " "), unknown)
+    for name in ("dev", "test"):
+        corpora.warn_of_unknown(name, splits.get(name, []), known["entity_types"], known["relation_types"])
     return splits
+
+
+def share(sentences: Sequence[Sentence], fraction: float, seed: int) -> list[Sentence]:
+    """A random share of the sentences, in their order, of at least one; a smaller share is part of a larger one.
+
+    Whether a sentence is in it depends on `seed`, `fraction`, its position, and how many there are.
+    """
+    draws = draw(run_key(seed, 0), Purpose.FRACTION, np.arange(len(sentences)))
+    chosen = np.argsort(draws, kind="stable")[: max(1, round(fraction * len(sentences)))]
+    return [sentences[i] for i in np.sort(chosen)]
 
 
 def gold_counts(sentences: Sequence[Sentence]) -> dict[str, int]:
@@ -74,7 +88,7 @@ def gold_counts(sentences: Sequence[Sentence]) -> dict[str, int]:
     }
 
 
-def _run(job: FinetuneJob, output: Output, splits: Splits) -> dict[str, Any]:
+def _run(job: FinetuneJob, output: Output, read: Mapping[str, corpora.Split], splits: Splits) -> dict[str, Any]:
     # Not before all that can be told without them: torch and transformers take seconds to load.
     import torch
 
@@ -98,7 +112,10 @@ def _run(job: FinetuneJob, output: Output, splits: Splits) -> dict[str, Any]:
         test = _test(extraction, splits)
         if test:
             report(fitted.steps, flat("test", test))
-        result = _result(job, splits, fitted, test) | {"seconds": round(time.monotonic() - began, 3)}
+        result = _result(job, splits, fitted, test) | {
+            "corpus": {name: split.figures() for name, split in read.items()},
+            "seconds": round(time.monotonic() - began, 3),
+        }
         extraction.save(job.output, _settings(job, result), _card(job, extraction, result))
         tracked.finish(result, [job.output])
     output.finish(result)
@@ -196,7 +213,7 @@ def _card(job: FinetuneJob, extraction: "Extraction", result: dict[str, Any]) ->
     return _CARD.format(
         init=job.init,
         load=job.load,
-        format=job.corpus.format,
+        format=result["corpus"]["train"]["format"],
         train=job.corpus.train,
         **{key: result[key] for key in ("best_epoch", "epochs")},
         output=job.output,

@@ -35,9 +35,12 @@ def test_every_job_file_is_complete_and_valid(path):
         (PretrainJob, [*PRETRAIN, "views.mask=0.6", "views.replace=0.6"], ["views: ", "mask + replace"]),
         (PretrainJob, [*PRETRAIN, *(f"objectives.{o}=0" for o in ("met", "mep", "acd", "pp"))], ["weight 0"]),
         (PretrainJob, ["train.steps=3"], ["data: must be given", "output: must be given"]),
-        (FetchJob, ["name=nowhere", "output=o"], ["name: ", "'ace05'", "'nowhere'"]),
+        (FetchJob, ["name=nowhere", "output=o"], ["name: ", "'wiki-leads', 'sample-corpus'", "'ace05'", "'nowhere'"]),
         (FinetuneJob, ["output=o", "corpus.train=a"], ["corpus.dev: must be given"]),
         (FinetuneJob, ["output=o", "corpus.format=xml"], ["corpus.format: ", "'spert'"]),
+        (FinetuneJob, [*SPLITS, "output=o", "corpus.on_error=ignore"], ["corpus.on_error: ", "'raise' or 'skip'"]),
+        (FinetuneJob, [*SPLITS, "output=o", "corpus.fraction=0"], ["corpus.fraction: ", "greater than 0"]),
+        (FinetuneJob, [*SPLITS, "output=o", "corpus.fraction=1.1"], ["corpus.fraction: ", "less than or equal to 1"]),
     ],
 )
 def test_what_is_refused_is_named_by_its_dotted_path(kind, arguments, parts):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from enpar.config import Corpus
-from enpar.corpora import FORMATS, describe, load
+from enpar.corpora import FORMATS, describe, load, read, read_splits, recognise, warn_of_unknown, write_rejected
 from enpar.errors import UserError
 from enpar.sentence import Entity, Relation, Sentence, to_json, write_jsonl
 
@@ -125,7 +125,7 @@ def test_malformed_items_of_a_list_are_named(tmp_path):
     assert refused("spert", path) == f"{path}: sentence 1: tokens: expected a list of strings with at least one"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", sorted(FORMATS.keys() - {"brat"}))
 def test_files_that_cannot_be_read(tmp_path, format):
     assert "no such file" in (missing := refused(format, tmp_path / "none.json"))
     assert "enpar fetch" in missing
@@ -151,7 +151,7 @@ def test_a_broken_list_names_line_and_character(tmp_path):
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path):
-    assert "known are jsonl, scierc, spert" in refused("xml", tmp_path)
+    assert "known are jsonl, spert, scierc, dygie, enpar, nyt, brat" in refused("xml", tmp_path)
 
 
 def test_describe(tmp_path):
@@ -167,3 +167,156 @@ def test_describe(tmp_path):
         "longest_sentence": 5,
     }
     assert describe([])["longest_sentence"] == 0
+
+
+# ---- Recognition ----------------------------------------------------------------------------------------------------
+
+ENPAR = {
+    "sentId": 1,
+    "sentText": "Ada met Bob",
+    "articleId": "A",
+    "entityMentions": [{"emId": "E1", "text": "Ada", "offset": [0, 1], "label": "P"}],
+    "relationMentions": [],
+}
+NYT = {"sentText": "Ada met Bob", "entityMentions": [{"text": "Ada", "label": "P"}], "relationMentions": []}
+BARE = {"doc_key": "D", "sentences": [["a"]]}
+EMPTY = NYT | {"entityMentions": []}
+
+
+@pytest.mark.parametrize(
+    ("format", "items"),
+    [
+        ("jsonl", [to_json(SENTENCES[0])]),
+        ("jsonl", [{"tokens": ["a"]}]),
+        ("scierc", [DOCUMENT, DOCUMENT]),
+        ("dygie", [BARE]),
+        ("dygie", [DOCUMENT, DOCUMENT | {"ner": None, "relations": None}]),
+        ("dygie", [DOCUMENT, DOCUMENT | {"relations": [None, []]}]),
+        ("dygie", [DOCUMENT | {"_sentence_start": [0, 5]}]),
+        ("enpar", [EMPTY, ENPAR]),
+        ("enpar", [EMPTY | {"wordpieceSentText": "[CLS] a [SEP]"}]),
+        ("nyt", [EMPTY, NYT]),
+    ],
+)
+def test_a_format_is_recognised_by_any_item_that_tells(tmp_path, format, items):
+    path = write(tmp_path / "x.json", *items)
+    assert recognise(path) == format
+    split = read(path)
+    assert (split.format, split.recognised) == (format, True)
+    assert split.sentences == load(format, path)
+
+
+def test_a_list_and_a_folder_are_recognised(tmp_path):
+    (tmp_path / "x.json").write_text("\n [" + json.dumps(to_json(SENTENCES[0])) + "]")
+    assert recognise(tmp_path / "x.json") == "spert"
+    with pytest.raises(UserError, match=r"a folder without \.ann files; name one file"):
+        recognise(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.ann").touch()
+    assert recognise(tmp_path) == "brat"
+
+
+def test_a_broken_line_hides_no_format(tmp_path):
+    path = write(tmp_path / "x.json", DOCUMENT)
+    path.write_text('{"doc_key"\n' + path.read_text())
+    assert recognise(path) == "scierc"
+    with pytest.raises(UserError, match=r"x\.json:1: not JSON"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("", "no line of it is a JSON object"),
+        ("T1\tP 0 1\ta\n", "no line of it is a JSON object"),
+        ('{"text": "a"}\n', "of no known format"),
+        ('{"entities": {}, "relations": {}}', "of no known format"),
+    ],
+)
+def test_what_is_not_recognised_is_told_what_each_format_looks_like(tmp_path, content, part):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}: {part}; known are jsonl (")
+    assert all(f"{name} ({format.LOOKS})" in str(error.value) for name, format in FORMATS.items())
+    assert "\n" not in str(error.value)
+
+
+# ---- What is left out -----------------------------------------------------------------------------------------------
+
+
+def test_skip_leaves_out_lines_and_keeps_the_account(tmp_path):
+    path = write(tmp_path / "x.jsonl", to_json(SENTENCES[0]), {"tokens": []}, to_json(SENTENCES[1]))
+    with path.open("a") as file:
+        file.write('{"tokens"\n{"tokens": ["\\ud800"]}\n')
+    with pytest.raises(UserError, match=r":2: tokens: expected"):
+        read(path)
+    split = read(path, skip=True)
+    assert split.sentences == SENTENCES
+    assert [(item.unit, item.reason) for item in split.rejected] == [("sentences", "malformed")] * 3
+    assert [item.detail.removeprefix(str(path))[:3] for item in split.rejected] == [":2:", ":4:", ":5:"]
+    figures = split.figures()
+    assert figures["read"] == {"documents": 1, "sentences": 5, "entities": 3, "relations": 1}
+    assert figures["kept"] == {"documents": 1, "sentences": 2, "entities": 3, "relations": 1}
+    assert figures["rejected"] == {"malformed sentences": 3}
+    write_rejected(tmp_path / "rejected.jsonl", {"train": split, "dev": split})
+    written = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert len(written) == 6
+    assert written[3] == {"split": "dev", **split.rejected[0]._asdict()}
+
+
+def test_skip_leaves_out_a_sentence_of_a_document_or_the_document(tmp_path):
+    bad = DOCUMENT | {"doc_key": "D2", "ner": [[[2, 3, "M"], [2, 3, "M"], [4, 9, "M"]], DOCUMENT["ner"][1]]}
+    path = write(tmp_path / "x.json", DOCUMENT, bad, DOCUMENT | {"ner": [[]]})
+    split = read(path, skip=True)
+    assert [(s.doc_id, s.sent_id) for s in split.sentences] == [("D1", 0), ("D1", 1), ("D2", 1)]
+    assert split.sentences[2].entities == (Entity(0, 1, "Method"), Entity(2, 3, "Method"))  # offsets go on behind it
+    assert split.figures()["rejected"] == {  # what the rejected sentence gave twice went with it
+        "duplicate entities": 1,
+        "malformed documents": 1,
+        "malformed sentences": 1,
+    }
+    assert split.figures()["read"] == {"documents": 3, "sentences": 4, "entities": 7, "relations": 3}
+
+
+def test_skip_leaves_out_items_of_a_list(tmp_path):
+    path = write(tmp_path / "x.json", [to_json(SENTENCES[0]), {"tokens": []}, 3])
+    split = read(path, skip=True)
+    assert split.sentences == SENTENCES[:1]
+    assert split.figures()["rejected"] == {"malformed sentences": 2}
+
+
+def test_nothing_left_is_an_error_that_says_why(tmp_path):
+    path = write(tmp_path / "x.json", {"tokens": []})
+    with pytest.raises(UserError, match=r"holds no sentences that could be kept \(.*x.json:1: tokens: expected a list"):
+        read(path, skip=True)
+
+
+def test_no_rejects_no_file(tmp_path):
+    path = write(tmp_path / "x.jsonl", to_json(SENTENCES[0]))
+    (tmp_path / "rejected.jsonl").touch()
+    write_rejected(tmp_path / "rejected.jsonl", {"train": read(path)})
+    assert not (tmp_path / "rejected.jsonl").exists()
+
+
+def test_each_split_is_said(tmp_path, caplog):
+    path = write(tmp_path / "x.json", DOCUMENT, {"doc_key": "E"})
+    with caplog.at_level("INFO", logger="enpar"):
+        read_splits({"train": path}, Corpus(on_error="skip", format="scierc"))
+    assert caplog.messages == [
+        f"train: {path}: scierc; read 2 documents, 2 sentences, 5 entities, 2 relations; "
+        "rejected 1 malformed documents, 1 duplicate entities",
+        "train: 2 sentences of 1 documents, up to 5 tokens long; 4 entities (1 pairs overlap) of types Method, Task; "
+        "2 relations of types COMPARE, USED-FOR",
+    ]
+
+
+def test_labels_that_train_never_saw_are_said(caplog):
+    warn_of_unknown("dev", SENTENCES, ["P"], ["MET"])
+    assert caplog.messages == []
+    warn_of_unknown("dev", SENTENCES, ["Q"], [])
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "dev: no training sentence has the entity types P",
+        "dev: no training sentence has the relation types MET",
+    ]

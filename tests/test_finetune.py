@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from encoders import tiny_encoder
+from hypothesis import given
+from hypothesis import strategies as st
 
-from enpar.config import FinetuneJob
+from enpar import evaluate
+from enpar.config import EvaluateJob, FinetuneJob
 from enpar.corpora import load, sample_corpus
 from enpar.extraction import Extraction, start
 from enpar.extraction import load as load_model
-from enpar.finetune import run
+from enpar.finetune import run, share
 from enpar.model.joint import Labels
-from enpar.sentence import write_jsonl
+from enpar.sentence import Sentence, write_jsonl
 from enpar.settings import parse
 from enpar.training.checkpoint import save_model
 
@@ -86,6 +89,59 @@ def test_the_result_and_the_folder(place, finished):
     last = [row for row in rows if "dev/entity/f1" in row][-1]
     assert "dev/relation_exact/f1" in last and last["step"] == result["steps"]
     assert any("finetune/loss/relation" in row for row in rows)
+
+
+def test_the_corpus_is_accounted_for(finished):
+    result, folder = finished
+    assert [result["corpus"][split]["kept"]["sentences"] for split in ("train", "dev", "test")] == [48, 12, 21]
+    assert result["corpus"]["test"]["format"] == "jsonl"  # recognised, and named in the card
+    assert "corpus.format=jsonl" in (folder / "README.md").read_text()
+    assert not (folder / "rejected.jsonl").exists()
+
+
+def test_a_share_of_the_training_split_and_what_is_left_out(place, tmp_path, caplog):
+    broken = tmp_path / "train.jsonl"
+    broken.write_text('{"tokens": []}\n' + (place / "train.jsonl").read_text())
+    settings = [f"corpus.train={broken}", "corpus.on_error=skip", "corpus.fraction=0.25", "train.epochs=1"]
+    with caplog.at_level("INFO", logger="enpar"):
+        result = run(job(place, tmp_path / "o", *settings))
+    assert result["corpus"]["train"]["kept"]["sentences"] == 48
+    assert result["corpus"]["train"]["rejected"] == {"malformed sentences": 1}
+    assert result["gold"]["train"]["sentences"] == 12
+    assert "test: no training sentence has the entity types " in caplog.text and "STAR" in caplog.text
+    (line,) = (tmp_path / "o" / "rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["detail"].startswith(f"{broken}:1: tokens")
+    # Evaluated, the gold that cannot be read is told as well.
+    evaluated = evaluate.run(
+        parse(
+            EvaluateJob,
+            [
+                f"model={tmp_path / 'o'}",
+                f"corpus.test={broken}",
+                "corpus.on_error=skip",
+                f"output={tmp_path / 'report'}",
+                "tracking.enabled=false",
+            ],
+        )
+    )
+    assert evaluated["corpus"]["test"]["read"]["sentences"] == 49
+    assert evaluated["corpus"]["test"]["kept"]["sentences"] == 48
+    assert (tmp_path / "report" / "rejected.jsonl").read_text().count("\n") == 1
+
+
+@given(st.integers(1, 60), st.integers(0, 99), st.lists(st.floats(0.01, 1), min_size=2, max_size=2))
+def test_a_smaller_share_is_part_of_a_larger_one(size, seed, fractions):
+    sentences = [Sentence((str(i),)) for i in range(size)]
+    small, large = (share(sentences, fraction, seed) for fraction in sorted(fractions))
+    assert len(large) == max(1, round(max(fractions) * size))
+    assert [s for s in large if s in small] == small
+    assert share(sentences, 1, seed) == sentences
+
+
+def test_shares_differ_by_seed():
+    sentences = [Sentence((str(i),)) for i in range(100)]
+    shares = {tuple(share(sentences, 0.1, seed)) for seed in range(5)}
+    assert len(shares) == 5
 
 
 def test_a_finished_run_is_left_alone(place, finished):

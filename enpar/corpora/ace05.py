@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from enpar.corpora import ace_document, describe
-from enpar.corpora.jsonl import read_text
+from enpar.corpora.reading import read_text
 from enpar.errors import UserError
 from enpar.sentence import json_line, to_json
 

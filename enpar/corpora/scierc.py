@@ -6,13 +6,14 @@ of `[start1, end1, start2, end2, label]`. What the format leaves open is settled
 - An identical (start, end, label) given twice for a sentence is one entity.
 - Relations name spans, not entities. Of entities that share a span under other labels, the first is meant.
 - Nothing else is dropped: overlapping entities stay, as dropping gold inflates recall.
+- Where malformed items are left out, that is a sentence, or a document if its lists do not belong together.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from enpar.corpora.jsonl import lines, read_text
+from enpar.corpora.reading import Rejects, json_lines
 from enpar.errors import UserError
 from enpar.sentence import Entity, Relation, Sentence
 
@@ -20,16 +21,31 @@ _ENTITY = "[start, end, label]"
 _RELATION = "[start1, end1, start2, end2, label]"
 
 
-def load(path: Path) -> list[Sentence]:
+LOOKS = 'a line {"doc_key", "sentences", "ner", "relations"} a document'
+
+
+def fits(item: dict[str, object]) -> bool:
+    """Whether an item of a file is of this form."""
+    return "doc_key" in item and all(_nested(item.get(field)) for field in ("sentences", "ner", "relations"))
+
+
+def read(path: Path, rejects: Rejects) -> Iterator[Sentence]:
     """Read the sentences of a file of SciERC documents; `doc_id` is `doc_key`, `sent_id` the index in the document.
 
     Raises:
         UserError: the file cannot be read, or an item is malformed; the message names file, line and item.
     """
-    return [sentence for where, item in lines(read_text(path), path) for sentence in _document(item, where)]
+    for where, item in json_lines(path, rejects, "documents"):
+        with rejects.item("documents"):
+            yield from document(item, where, rejects)
 
 
-def _document(item: object, where: str) -> Iterator[Sentence]:
+def document(item: object, where: str, rejects: Rejects) -> Iterator[Sentence]:
+    """Read the sentences of one document.
+
+    Raises:
+        UserError: it is malformed.
+    """
     if not isinstance(item, dict) or not isinstance(item.get("doc_key"), str):
         raise UserError(f"{where}: expected a document with doc_key (a string), sentences, ner and relations")
     texts, ner, relations = (_lists(item, field, where) for field in ("sentences", "ner", "relations"))
@@ -38,23 +54,28 @@ def _document(item: object, where: str) -> Iterator[Sentence]:
             raise UserError(f"{where}: {field} has {len(found)} lists, but there are {len(texts)} sentences")
     offset = 0
     for index, tokens in enumerate(texts):
-        if not tokens or not all(isinstance(token, str) for token in tokens):
-            raise UserError(f"{where}: sentences[{index}]: expected a list of strings with at least one")
-        place = f"of sentence {index}"
-        entities = _entities(ner[index], offset, len(tokens), where, place)
-        links = _relations(relations[index], entities, offset, where, place)
-        yield Sentence(tuple(tokens), tuple(entities), tuple(links), item["doc_key"], index)
+        with rejects.item("sentences"):
+            if not tokens or not all(isinstance(token, str) for token in tokens):
+                raise UserError(f"{where}: sentences[{index}]: expected a list of strings with at least one")
+            place = f"of sentence {index}"
+            entities = _entities(ner[index], offset, len(tokens), where, place, rejects)
+            links = tuple(_relations(relations[index], entities, offset, where, place))
+            yield Sentence(tuple(tokens), tuple(entities), links, item["doc_key"], index)
         offset += len(tokens)
 
 
 def _lists(item: dict[str, Any], field: str, where: str) -> list[list[Any]]:
     value = item.get(field)
-    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
+    if not _nested(value):
         raise UserError(f"{where}: {field}: expected a list with one list for each sentence")
-    return value
+    return cast(list[list[Any]], value)
 
 
-def _entities(records: list[Any], offset: int, length: int, where: str, place: str) -> list[Entity]:
+def _nested(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, list) for part in value)
+
+
+def _entities(records: list[Any], offset: int, length: int, where: str, place: str, rejects: Rejects) -> list[Entity]:
     """Read the entities of a sentence whose first token is the document's token `offset`, each once, in order."""
     entities: dict[Entity, None] = {}
     for i, record in enumerate(records):
@@ -64,7 +85,9 @@ def _entities(records: list[Any], offset: int, length: int, where: str, place: s
                 f"{where}: ner[{i}] {place}: [{start}, {end}] lies outside the sentence, "
                 f"which has tokens {offset} to {offset + length - 1} of the document"
             )
-        entities[Entity(start - offset, end - offset + 1, label)] = None
+        if (entity := Entity(start - offset, end - offset + 1, label)) in entities:
+            rejects.reject("entities", "duplicate", f"{where}: ner[{i}] {place}: {record}")
+        entities[entity] = None
     return list(entities)
 
 

@@ -6,24 +6,26 @@ CoNLL04, ADE and most custom corpora come in this form. Token ends are exclusive
 from collections.abc import Iterator
 from pathlib import Path
 
-from enpar.corpora.jsonl import lines, parse, read_text
+from enpar.corpora import jsonl
+from enpar.corpora.reading import Rejects, parse, read_text
 from enpar.sentence import Sentence, from_json
 
+LOOKS = 'a list [{"tokens", "entities", "relations"}, …]'
 
-def load(path: Path) -> list[Sentence]:
+
+def read(path: Path, rejects: Rejects) -> Iterator[Sentence]:
     """Read the sentences of a JSON list or of JSON lines.
 
     Raises:
         UserError: the file cannot be read, or an item is malformed; the message names file, line or index, and item.
     """
     text = read_text(path)
-    items = _list(text, path) if text.lstrip().startswith("[") else lines(text, path)
-    return [from_json(item, where) for where, item in items]
-
-
-def _list(text: str, path: Path) -> Iterator[tuple[str, object]]:
-    """Yield (`file: sentence index`, item) of each item of a JSON list; a list has no lines of its own to name."""
+    if not text.lstrip().startswith("["):
+        yield from jsonl.read(path, rejects)
+        return
     items = parse(text, str(path))
     assert isinstance(items, list)  # the text begins with [
+    # A list has no lines of its own to name.
     for index, item in enumerate(items):
-        yield f"{path}: sentence {index}", item
+        with rejects.item("sentences"):
+            yield from_json(item, f"{path}: sentence {index}")
