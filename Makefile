@@ -1,13 +1,14 @@
 # make setup    create .venv and install the exact versions of constraints.txt
 # make demo     the whole story on this machine: text, encoder, models, scores, relations (about ten minutes on two cores)
 # make test     lint, types and tests
+# make test-browser    the report in a headless Chromium (Debian: apt-get install chromium)
 # make lock     write constraints.txt anew from what pyproject.toml allows today
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint types lock clean
+.PHONY: setup demo test test-browser lint types lock clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -20,6 +21,9 @@ demo: setup
 
 test: lint types
 	$(BIN)/python -m pytest
+
+test-browser: setup
+	$(BIN)/python -m pytest -m browser tests/test_report_browser.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -15,6 +15,16 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Precision = Literal["bf16", "fp32"]
+Way = Literal["directed", "normalised"]
+
+
+def _listed(value: object) -> object:
+    """Several values in one text, with commas between them, as they are easily typed."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _places(value: object) -> object:
+    return _listed(value) if isinstance(value, (str, list, tuple)) else [value]
 
 
 class Tracking(Settings):
@@ -345,13 +355,21 @@ class FinetuneJob(Job):
 
 
 class EvaluateJob(Job):
-    """Score a model on a labelled corpus, and write a report."""
+    """Score models on a labelled corpus, and write a report that compares them."""
 
-    model: Place
-    """Folder of a fine-tuned model."""
+    model: Annotated[tuple[Place, ...], BeforeValidator(_places), Field(min_length=1)]
+    """Folder of a fine-tuned model; or several, with commas between them or as a list."""
     corpus: TestCorpus
     output: Place
-    """Folder for report.json, report.html and predictions.jsonl."""
+    """Folder for report.json, report.html and predictions.jsonl (predictions-NAME.jsonl of several models)."""
+    symmetric: Way = "directed"
+    """directed: a reversed relation is wrong, as in the paper; normalised: not where the relation is symmetric."""
+    symmetric_relations: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
+    """Labels of symmetric relations; by default those of COMPARE, CONJUNCTION and PER-SOC that there are."""
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Resamples of the sentences, for the intervals of F1 and the tests between models."""
+    seed: Seed = 1
+    """Seed of the resamples."""
     batch_size: Count = 32
     """Sentences scored at once."""
 

@@ -3,16 +3,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentences import ACME, ADA, BOB, PAIRS, labelled, sentence
 
-from enpar.scores import by_type, score
+from enpar.scores import by_type, grouped, score
 from enpar.sentence import Entity, Relation, Sentence
-
-TOKENS = tuple("abcdef")
-ADA, ACME, BOB = Entity(0, 1, "PER"), Entity(2, 4, "ORG"), Entity(5, 6, "PER")
-
-
-def sentence(entities=(), relations=()):
-    return Sentence(TOKENS, tuple(entities), tuple(relations))
 
 
 def counts(scores):
@@ -92,25 +86,18 @@ def test_by_type():
     assert counts(result["relation_exact"]) == {"KNOWS": (0, 1, 0), "WORKS": (1, 0, 0)}
 
 
+def test_groups_hold_the_items_of_gold_and_of_the_prediction():
+    gold = [sentence([ADA, ACME]), sentence([BOB])]
+    predicted = [sentence([ADA]), sentence([BOB, ADA])]
+    result = grouped(gold, predicted, "entity", lambda true, item: (len(true.entities), item[0]))
+    assert counts(result) == {(2, "PER"): (1, 1, 1), (2, "ORG"): (1, 0, 0), (1, "PER"): (1, 2, 1)}
+
+
 @pytest.mark.parametrize("predicted", [[], [Sentence(("x",))], [sentence(), sentence()]])
 def test_sentences_must_align(predicted):
     for function in (score, by_type):
         with pytest.raises(ValueError, match="sentence"):
             function([sentence()], predicted)
-
-
-ENTITIES = st.builds(Entity, st.integers(0, 2), st.integers(3, 6), st.sampled_from("XY"))
-
-
-@st.composite
-def labelled(draw):
-    entities = draw(st.lists(ENTITIES, max_size=4))
-    indices = st.integers(0, max(len(entities) - 1, 0))
-    relations = st.lists(st.builds(Relation, st.sampled_from("RS"), indices, indices), max_size=3)
-    return sentence(entities, draw(relations) if entities else [])
-
-
-PAIRS = st.lists(st.tuples(labelled(), labelled()), min_size=1, max_size=4)
 
 
 @given(st.lists(labelled(), min_size=1, max_size=4))
