@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from enpar import cluster
 from enpar.config import AnnotateJob
-from enpar.documents import Chunk, Document, Reader, Rejected, Slice, plan
+from enpar.documents import Chunk, Document, Reader, Rejected, Slice, apart, plan
 from enpar.errors import UserError
 from enpar.files import sizes
 from enpar.output import Output
@@ -46,7 +45,7 @@ def run(job: AnnotateJob) -> dict[str, Any]:
     if (result := output.finished(job.overwrite)) is not None:
         return result
     chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences)
-    _outside(job, chunks)
+    apart(job.output, job.input, chunks)
     check_tracking(job.tracking, job.output)
     parts = Parts(job.output.absolute(), len(chunks))
     if not job.overwrite:
@@ -60,17 +59,6 @@ def run(job: AnnotateJob) -> dict[str, Any]:
         parts.forget()
         tracked.finish(result)
     return result
-
-
-def _outside(job: AnnotateJob, chunks: list[Chunk]) -> None:
-    """See that input and output do not hold each other: the next run would annotate what this one wrote."""
-    output = job.output.resolve()
-    files = (Path(piece.path).resolve() for chunk in chunks for piece in chunk.slices)
-    inside = next((file for file in files if file.is_relative_to(output)), None)
-    if inside or output.is_relative_to(Path(job.input).resolve()):
-        raise UserError(
-            f"output: {job.output} and the input {inside or job.input} overlap; name a folder apart from it"
-        )
 
 
 def _annotate(job: AnnotateJob, pipeline: Pipeline, parts: Parts, chunks: list[Chunk]) -> None:

@@ -7,7 +7,7 @@ column `text`, and perhaps `id` or `doc_id`). Blank lines in JSONL are no docume
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -122,20 +122,20 @@ def _places(path: str) -> Iterator[tuple[int, int]]:
 # ---- Reading ------------------------------------------------------------------------------------------------------
 
 
-def read(chunk: Chunk, max_characters: int) -> Iterator[Document | Rejected]:
-    """Every document of a chunk once, in order, or why it is rejected.
-
-    The reasons are "empty" (nothing but white space), "not UTF-8", "not JSON", "no text" (no object, or no string
-    `text` in it) and "too long".
+def apart(output: Path, input: str, chunks: Sequence[Chunk]) -> None:
+    """See that input and output do not hold each other: the next run would read what this one wrote.
 
     Raises:
-        UserError: a file is gone, has changed since the plan was made, or is corrupt.
+        UserError: one lies in the other.
     """
-    return Reader(max_characters).read(chunk)
+    files = (Path(piece.path).resolve() for chunk in chunks for piece in chunk.slices)
+    inside = next((file for file in files if file.is_relative_to(output.resolve())), None)
+    if inside or output.resolve().is_relative_to(Path(input).resolve()):
+        raise UserError(f"output: {output} and the input {inside or input} overlap; name a folder apart from it")
 
 
 class Reader:
-    """Reads one chunk after another, as `read` does.
+    """Reads one chunk after another.
 
     It keeps the last file open: `.gz` and parquet cannot be entered in the middle, so that reading each chunk anew
     would take time quadratic in the size of the file.
@@ -147,7 +147,14 @@ class Reader:
         self._rows_of: tuple[str, int, Iterator[_Row]] = ("", 0, iter(()))
 
     def read(self, chunk: Chunk) -> Iterator[Document | Rejected]:
-        """As the function `read`."""
+        """Every document of a chunk once, in order, or why it is rejected.
+
+        The reasons are "empty" (nothing but white space), "not UTF-8", "not JSON", "no text" (no object, or no string
+        `text` in it) and "too long".
+
+        Raises:
+            UserError: a file is gone, has changed since the plan was made, or is corrupt.
+        """
         for piece in chunk.slices:
             count = 0
             for line, parse in self._records(piece):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from enpar.config import ExtractJob
-from enpar.documents import Chunk, Document, Reader, Rejected, plan
+from enpar.documents import Chunk, Document, Reader, Rejected, apart, plan
 from enpar.errors import UserError
 from enpar.output import Output, atomic
 from enpar.pretrained import extraction_settings
@@ -49,7 +49,8 @@ def run(job: ExtractJob) -> dict[str, Any] | None:
     extraction_settings(job.model)
     chunks = None if job.input == STANDARD else plan(job.input, _DOCUMENTS)
     if output is not None:
-        _outside(output.path, job.input, chunks or [])
+        if chunks is not None:
+            apart(output.path, job.input, chunks)
         check_tracking(job.tracking, output.path)
     extractor = _extractor(job)
     documents = _standard_input(job) if chunks is None else _read(chunks, job.max_characters)
@@ -68,15 +69,6 @@ def run(job: ExtractJob) -> dict[str, Any] | None:
         tracked.finish(result)
     output.finish(result)
     return result
-
-
-def _outside(output: Path, input: str, chunks: Sequence[Chunk]) -> None:
-    """See that the output does not lie in the input: the next run would read what this one wrote."""
-    files = (Path(piece.path).resolve() for chunk in chunks for piece in chunk.slices)
-    if any(file.is_relative_to(output.resolve()) for file in files) or (
-        input != STANDARD and output.resolve().is_relative_to(Path(input).resolve())
-    ):
-        raise UserError(f"output: {output} and the input {input} overlap; name a folder apart from it")
 
 
 def _extractor(job: ExtractJob) -> "Extractor":

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enpar.documents import Chunk, Document, Reader, Rejected, plan, read
+from enpar.documents import Chunk, Document, Reader, Rejected, plan
 from enpar.errors import UserError
 from enpar.files import find, sizes
 
 
 def everything(input: Path | str, size: int = 2, max_characters: int = 100) -> list[Document | Rejected]:
-    return [item for chunk in plan(str(input), size) for item in read(chunk, max_characters)]
+    return [item for chunk in plan(str(input), size) for item in Reader(max_characters).read(chunk)]
 
 
 def pairs(input: Path | str, size: int = 2) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def test_parquet_rows(tmp_path: Path, rows_per_group: int) -> None:
         assert pairs(file, size) == expected
         reader = Reader(100)  # a worker sees only some of the chunks, and perhaps the same again
         for chunk in [*plan(str(file), size)[::2], *plan(str(file), size)]:
-            assert list(reader.read(chunk)) == list(read(chunk, 100))
+            assert list(reader.read(chunk)) == list(Reader(100).read(chunk))
 
 
 def test_every_reason_to_reject_names_file_and_line(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_file_that_shrinks_after_planning_is_noticed(tmp_path: Path) -> None:
     (chunk,) = plan(str(file), 10)
     file.write_bytes(jsonl("one"))
     with pytest.raises(UserError, match="changed while it was read"):
-        list(read(chunk, 100))
+        list(Reader(100).read(chunk))
 
 
 # A line that is a document, good or bad, or a blank one; none holds a line break.

@@ -26,7 +26,8 @@ def measure(job: BenchAnnotate) -> dict[str, Any]:
     chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences)
     workers = job.num_workers or os.cpu_count() or 1
     limit = AnnotateJob.model_fields["max_characters"].default
-    found = (item for chunk in chunks for item in Reader(limit).read(chunk))
+    reader = Reader(limit)
+    found = (item for chunk in chunks for item in reader.read(chunk))
     texts = [item.text for item in found if isinstance(item, Document)]
     log.info("bench: %d documents by bare nlp.pipe with %d processes", len(texts), workers)
     tokens, bare = _bare(pipeline, texts, workers, limit)
