@@ -17,14 +17,13 @@ from enpar.errors import UserError
 from enpar.metrics import read_metrics
 from enpar.objectives.views import ViewMaker
 from enpar.output import Output
-from enpar.pretrained import load_config, load_tokenizer, locate
-from enpar.sentence import read_sentences, sentence_files
+from enpar.pretrained import locate
 from enpar.tracking import check_tracking, track
 from enpar.training.engine import DeepSpeedEngine, Engine
 from enpar.training.plan import Plan, divide, make_plan, total_steps
 from enpar.training.pretrainer import MODEL, Pretrainer
 from enpar.training.resources import check_resources, settle
-from enpar.wordpieces import Ints, build_corpus, limit_of
+from enpar.wordpieces import Ints, read_corpus
 
 if TYPE_CHECKING:
     from enpar.training.launch import Worker
@@ -86,12 +85,9 @@ def prepare(job: PretrainJob) -> Work:
     Raises:
         UserError: the data or the encoder's tokenizer are missing or do not suffice.
     """
-    sentence_files(job.data)
-    tokenizer = load_tokenizer(job.encoder)
-    limit = min(job.views.max_wordpieces, limit_of(load_config(job.encoder)))
-    corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
+    corpus, tokenizer = read_corpus(job.data, job.encoder, job.views.max_wordpieces)
     if not len(corpus):
-        raise UserError(f"data: {job.data} holds no sentence with an entity and at most {limit} wordpieces")
+        raise UserError(f"data: {job.data} holds no sentence with an entity that is not too long: {corpus.left_out}")
     division = divide(corpus, job.data_fraction, job.train.heldout, job.seed)
     plan = make_plan(corpus, division.train, job)
     steps = total_steps(plan, job.train)

@@ -12,9 +12,7 @@ from enpar.objectives.context import KINDS
 from enpar.objectives.masking import Action
 from enpar.objectives.permutation import PERMUTATIONS
 from enpar.objectives.views import ViewBatch, ViewMaker
-from enpar.pretrained import load_config, load_tokenizer
-from enpar.sentence import read_sentences, sentence_files
-from enpar.wordpieces import Ints, WordpieceCorpus, build_corpus, limit_of
+from enpar.wordpieces import Ints, WordpieceCorpus, read_corpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,10 +26,7 @@ def run(job: ViewsJob) -> None:
     Raises:
         UserError: the data or the tokenizer is missing.
     """
-    sentence_files(job.data)
-    tokenizer = load_tokenizer(job.encoder)
-    limit = min(job.views.max_wordpieces, limit_of(load_config(job.encoder)))
-    corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
+    corpus, tokenizer = read_corpus(job.data, job.encoder, job.views.max_wordpieces)
     maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
     shown = np.arange(min(len(corpus), job.limit or len(corpus)))
     batches = [shown[start : start + _BATCH] for start in range(0, len(shown), _BATCH)]

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from enpar.sentence import Sentence
+from enpar.pretrained import load_config, load_tokenizer
+from enpar.sentence import Sentence, read_sentences, sentence_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -126,6 +128,18 @@ class WordpieceCorpus:
     def __len__(self) -> int:
         """How many sentences there are."""
         return len(self.sent_ids)
+
+
+def read_corpus(data: Path, encoder: str, max_wordpieces: int) -> tuple[WordpieceCorpus, "PreTrainedTokenizerFast"]:
+    """The sentences of a folder as an encoder reads them, and its tokenizer; the encoder's own limit holds as well.
+
+    Raises:
+        UserError: the data or the tokenizer is missing.
+    """
+    sentence_files(data)
+    tokenizer = load_tokenizer(encoder)
+    limit = min(max_wordpieces, limit_of(load_config(encoder)))
+    return build_corpus(read_sentences(data), tokenizer, limit), tokenizer
 
 
 def build_corpus(

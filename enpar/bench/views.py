@@ -7,9 +7,7 @@ import numpy as np
 
 from enpar.config import BenchViews
 from enpar.objectives.views import ViewMaker
-from enpar.pretrained import load_config, load_tokenizer
-from enpar.sentence import read_sentences, sentence_files
-from enpar.wordpieces import build_corpus, limit_of
+from enpar.wordpieces import read_corpus
 
 
 def measure(job: BenchViews) -> dict[str, Any]:
@@ -18,10 +16,7 @@ def measure(job: BenchViews) -> dict[str, Any]:
     Raises:
         UserError: the data or the tokenizer is missing.
     """
-    sentence_files(job.data)
-    tokenizer = load_tokenizer(job.encoder)
-    limit = min(job.views.max_wordpieces, limit_of(load_config(job.encoder)))
-    corpus = build_corpus(read_sentences(job.data), tokenizer, limit)
+    corpus, tokenizer = read_corpus(job.data, job.encoder, job.views.max_wordpieces)
     maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
     maker.make(np.arange(min(len(corpus), job.sentences)), 0)
     views = instances = epoch = 0
