@@ -103,16 +103,20 @@ def load_encoder(name: str, dropout: float = 0.1) -> "PreTrainedModel":
     from transformers import AutoModel
     from transformers.utils import logging
 
+    from enpar.model.dropout import replace_dropout
+
     place = locate(name)
     logging.set_verbosity_error()  # it reports each weight of a pooler or head that an encoder does not need
     logging.disable_progress_bar()
     config = with_dropout(load_config(name), dropout)
     try:
-        return AutoModel.from_pretrained(
+        encoder = AutoModel.from_pretrained(
             place, config=config, use_safetensors=True, dtype="float32", **_options(config)
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_not_found(name, place, error)) from None
+    replace_dropout(encoder)
+    return encoder
 
 
 def new_encoder(config: "PretrainedConfig") -> "PreTrainedModel":
@@ -161,12 +165,14 @@ def extraction_settings(folder: Path) -> dict[str, Any]:
 def _options(config: "PretrainedConfig") -> dict[str, Any]:
     import torch
 
+    from enpar.model.dropout import register_attention
+
+    plain = config.model_type in {"bert", "roberta", "xlm-roberta"}
     # On a CPU torch's fused attention is slower than the plain one: it has no dropout, and its backward pass in bf16
     # takes as long as the rest of the step.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    attention = "sdpa" if torch.cuda.is_available() else register_attention() if plain else "eager"
     # BERT's pooler serves next-sentence prediction; nothing here reads it.
-    pooler = {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "xlm-roberta"} else {}
-    return {"attn_implementation": attention, **pooler}
+    return {"attn_implementation": attention, **({"add_pooling_layer": False} if plain else {})}
 
 
 def _not_found(name: str, place: str, error: Exception) -> str:

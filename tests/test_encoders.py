@@ -7,6 +7,7 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from enpar.config import Objectives, Views
+from enpar.model.dropout import Dropout
 from enpar.model.encoders import (
     CONTEXT_KERNELS,
     CONTEXT_WIDTH,
@@ -136,7 +137,7 @@ def test_spans_under_bf16_autocast_are_near_those_in_fp32():
 
 
 def test_an_mlp_is_linear_gelu_norm_dropout():
-    assert [type(layer) for layer in Mlp(3, 4, 0.1)] == [nn.Linear, nn.GELU, nn.LayerNorm, nn.Dropout]
+    assert [type(layer) for layer in Mlp(3, 4, 0.1)] == [nn.Linear, nn.GELU, nn.LayerNorm, Dropout]
 
 
 def test_sizes_are_the_papers():

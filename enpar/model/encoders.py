@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enpar.model.dropout import Dropout
+
 FILTERS = 100
 ENTITY_KERNELS, ENTITY_WIDTH = (2, 3, 4), 192
 CONTEXT_KERNELS, CONTEXT_WIDTH = (3, 4, 5), 128
@@ -28,7 +30,7 @@ class Mlp(nn.Sequential):
     """Linear → gelu → LayerNorm → dropout. Shape: (…, inputs) → (…, outputs)."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
-        super().__init__(nn.Linear(inputs, outputs), nn.GELU(), nn.LayerNorm(outputs), nn.Dropout(dropout))
+        super().__init__(nn.Linear(inputs, outputs), nn.GELU(), nn.LayerNorm(outputs), Dropout(dropout))
 
 
 class SpanEncoder(nn.Module):

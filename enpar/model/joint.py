@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enpar.model.decode import TAGS, Floats, best_tags, pairs_of, spans_of
+from enpar.model.dropout import Dropout
 from enpar.model.encoders import (
     CONTEXT_WIDTH,
     ENTITY_WIDTH,
@@ -84,7 +85,7 @@ class JointModel(nn.Module):
         self.span_classifier = nn.Linear(hidden, len(TAGS))
         self.entity_classifier = nn.Linear(ENTITY_WIDTH, len(labels.entity_types) + 1)
         self.relation_classifier = nn.Linear(PAIR_WIDTH, labels.relation_classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.labels = labels
         self._bf16 = precision == "bf16"
 
