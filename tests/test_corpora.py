@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from corpus_files import refused, write
 
 from enpar.config import Corpus
 from enpar.corpora import FORMATS, describe, load, read, read_splits, recognise, warn_of_unknown, write_rejected
@@ -18,18 +19,6 @@ DOCUMENT = {
     "relations": [[[2, 3, 3, 3, "USED-FOR"]], [[7, 7, 5, 5, "COMPARE"]]],
     "clusters": [],
 }
-
-
-def write(path, *items):
-    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-    return path
-
-
-def refused(format, path):
-    with pytest.raises(UserError) as error:
-        load(format, path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_the_settings_offer_every_format():

@@ -1,13 +1,11 @@
 """The formats that are sentences or documents in JSON: what each form means, and that nothing is lost on the way."""
 
-import json
-
 import pytest
+from corpus_files import refused, write
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enpar.corpora import load, read
-from enpar.errors import UserError
 from enpar.sentence import Entity, Relation, Sentence
 
 NAMES = st.text("AbČ-", min_size=1, max_size=4)
@@ -30,18 +28,6 @@ def sentences(draw, distinct=False):
 
 def in_place(some, doc_id="D"):
     return [Sentence(s.tokens, s.entities, s.relations, doc_id, i) for i, s in enumerate(some)]
-
-
-def write(path, *items):
-    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-    return path
-
-
-def refused(format, path):
-    with pytest.raises(UserError) as error:
-        load(format, path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # ---- ENPAR and UniRE ------------------------------------------------------------------------------------------------
