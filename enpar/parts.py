@@ -1,4 +1,4 @@
-"""The parts of an annotated folder: what is written when, so that a run that was broken off can be continued.
+"""The parts of an output folder: what is written when, so that a run that was broken off can be continued.
 
 A chunk's part file is written first and its statistics last, each all at once: a chunk with statistics is done.
 """
@@ -6,62 +6,76 @@ A chunk's part file is written first and its statistics last, each all at once: 
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from enpar.documents import Chunk, Rejected
 from enpar.errors import UserError
-from enpar.output import atomic
-from enpar.sentence import Sentence, to_table
+from enpar.sentence import json_line
+from enpar.storage import Location, atomic
 
-COUNTS = ("documents", "sentences", "kept", "tokens", "entities")
+HIDDEN = ".parts"
+_AT_ONCE = 16  # statistics that are read; an object store takes its time for each
 
 
 class Parts:
-    """The parts of an output folder, and the hidden folder `.parts` that remembers which are done."""
+    """The parts of an output folder, and the hidden folder that remembers which are done.
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self._folder, self._count = folder, count
-        self._done = folder / ".parts"
-        self._sizes = self._done / "input.json"
+    Args:
+        folder: the output folder.
+        count: how many chunks there are.
+        pattern: a part's path in the folder, with `{}` for the chunk's number.
+        counts: what is counted in each chunk.
+    """
 
-    def check_input(self, sizes: dict[str, int]) -> None:
+    def __init__(self, folder: Location, count: int, pattern: str, counts: Sequence[str]) -> None:
+        self._folder, self._count, self._pattern, self._counts = folder, count, pattern, tuple(counts)
+        self._done = folder / HIDDEN
+        self._input = self._done / "input.json"
+
+    def check_input(self, input: Mapping[str, str]) -> None:
         """See that the input is still the one that the parts were planned for.
 
+        Args:
+            input: what tells each file from another of its name, such as its size.
+
         Raises:
-            UserError: a file has come, gone or changed its size.
+            UserError: a file has come, gone or changed.
         """
-        if not self._sizes.exists():
+        if not self._input.kind():
             return
-        before = json.loads(self._sizes.read_text(encoding="utf-8"))
-        for name in sorted(before.keys() | sizes.keys()):
-            if before.get(name) != sizes.get(name):
-                was, now = (f"{n} bytes" if n is not None else "absent" for n in (before.get(name), sizes.get(name)))
+        before = json.loads(self._input.read_text())
+        for name in sorted(before.keys() | input.keys()):
+            if before.get(name) != input.get(name):
+                was, now = (values.get(name, "absent") for values in (before, input))
                 raise UserError(
                     f"input: {name} has changed since {self._folder} was begun ({was}, now {now}); "
                     "put it back, name another output, or set overwrite=true to begin anew"
                 )
 
-    def begin(self, sizes: dict[str, int]) -> None:
+    def begin(self, input: Mapping[str, str]) -> None:
         """Remember the input."""
-        self._done.mkdir(exist_ok=True)
-        with atomic(self._sizes) as temporary:
-            temporary.write_text(json.dumps(sizes), encoding="utf-8")
+        if self._done.local:
+            self._done.local.mkdir(exist_ok=True)
+        self._input.write_text(json.dumps(input))
 
-    def is_done(self, chunk: int) -> bool:
-        """Whether this chunk's part and statistics are written."""
-        return self._statistics(chunk).exists()
+    def todo(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those of these chunks whose part and statistics are not written yet."""
+        done = self._done.files()
+        return [chunk for chunk in chunks if self._statistics(chunk.id) not in done]
 
-    def write(self, chunk: int, sentences: list[Sentence], statistics: dict[str, Any]) -> None:
-        """Write a chunk's part, if it has sentences, and then its statistics."""
-        part = self._folder / f"part-{self._number(chunk)}.parquet"
-        part.unlink(missing_ok=True)
-        if sentences:
-            with atomic(part) as temporary:
-                pq.write_table(to_table(sentences), temporary, compression="zstd")
-        with atomic(self._statistics(chunk)) as temporary:
-            temporary.write_text(json.dumps(statistics), encoding="utf-8")
+    def part(self, chunk: int) -> Location:
+        """Where a chunk's part belongs; one that stands there is not done, and goes away."""
+        part = self._part(chunk)
+        part.remove()
+        return part
+
+    def done(self, chunk: int, counts: Mapping[str, int], rejected: Sequence[Rejected]) -> None:
+        """Write a chunk's statistics, once its part stands (or it has none)."""
+        statistics = {**{name: counts[name] for name in self._counts}, "rejected": [asdict(item) for item in rejected]}
+        self._statistics(chunk).write_text(json.dumps(statistics))
 
     def finish(self) -> dict[str, Any]:
         """Write `rejected.jsonl`, in the order of the input, and add up the statistics."""
@@ -70,25 +84,33 @@ class Parts:
         with (
             atomic(self._folder / "rejected.jsonl") as temporary,
             temporary.open("w", encoding="utf-8") as file,
+            ThreadPoolExecutor(_AT_ONCE) as pool,
         ):
-            for chunk in range(self._count):
-                statistics = json.loads(self._statistics(chunk).read_text(encoding="utf-8"))
-                counts.update({name: statistics[name] for name in COUNTS})
+            for text in pool.map(lambda chunk: self._statistics(chunk).read_text(), range(self._count)):
+                statistics = json.loads(text)
+                counts.update({name: statistics[name] for name in self._counts})
                 reasons.update(reject["reason"] for reject in statistics["rejected"])
-                file.writelines(json.dumps(reject, ensure_ascii=False) + "\n" for reject in statistics["rejected"])
-        return {
-            **{name: counts[name] for name in COUNTS},
-            "rejected": dict(sorted(reasons.items())),
-            "dropped": {"few entities": counts["sentences"] - counts["kept"]},
-        }
+                file.writelines(json_line(reject) + "\n" for reject in statistics["rejected"])
+        return {**{name: counts[name] for name in self._counts}, "rejected": dict(sorted(reasons.items()))}
+
+    def join(self, name: str) -> None:
+        """Put the parts together, in the order of the input, as one file."""
+        with atomic(self._folder / name) as temporary, temporary.open("wb") as file:
+            for chunk in range(self._count):
+                with self._part(chunk).open() as part:
+                    shutil.copyfileobj(part, file, 1 << 20)
 
     def forget(self) -> None:
         """Remove what only an unfinished output needs, and what a killed worker left half-written."""
-        shutil.rmtree(self._done)
-        for leftover in self._folder.glob(".part-*"):
-            leftover.unlink()
+        self._done.remove()
+        for file in self._folder.files():
+            if file.name.startswith(".part-"):
+                file.remove()
 
-    def _statistics(self, chunk: int) -> Path:
+    def _part(self, chunk: int) -> Location:
+        return self._folder / self._pattern.format(self._number(chunk))
+
+    def _statistics(self, chunk: int) -> Location:
         return self._done / f"{self._number(chunk)}.json"
 
     def _number(self, chunk: int) -> str:
