@@ -10,25 +10,39 @@ from urllib.parse import urlsplit
 
 from enpar.config import Tracking
 from enpar.errors import UserError
+from enpar.output import in_ray_job
+from enpar.storage import Location
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
-def tracking_uri(tracking: Tracking, output: Path) -> str:
+def tracking_uri(tracking: Tracking, output: Path | Location) -> str:
     """The setting, else the standard variable, else a database beside the output folder.
 
     Raises:
-        UserError: it is none that MLflow knows.
+        UserError: it is none that MLflow knows, or the database would be lost.
     """
     given = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not given:
-        return f"sqlite:///{output.absolute().parent / 'mlflow.db'}"
+        return f"sqlite:///{_folder(Location.of(output)) / 'mlflow.db'}"
     if urlsplit(given).scheme.split("+")[0] not in _SCHEMES and given != "databricks":
         key = "tracking.uri" if tracking.uri else "MLFLOW_TRACKING_URI"
         raise UserError(
             f"{key}: {without_secrets(given)}: expected such as http://host:5000 or sqlite:////path/mlflow.db"
         )
     return given
+
+
+def _folder(output: Location) -> Path:
+    """Where a database can be: beside the output or, where that is not on this machine, in the working directory."""
+    if output.local:
+        return output.local.absolute().parent
+    if in_ray_job():
+        raise UserError(
+            "tracking.uri: a database would be lost with the copy of the working directory that a Ray job runs in; "
+            "set MLFLOW_TRACKING_URI to a server, or tracking.enabled=false"
+        )
+    return Path.cwd()
 
 
 def sqlite_file(uri: str) -> Path | None:
