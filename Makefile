@@ -1,7 +1,7 @@
 # make setup    create .venv and install the exact versions of constraints.txt
 # make demo     the whole story on this machine: text, encoder, models, scores, relations (about ten minutes on two cores)
 # make test     lint, types and tests
-# make test-browser    the report in a headless Chromium (Debian: apt-get install chromium)
+# make test-browser    the report and MLflow's pages in a headless Chromium (Debian: apt-get install chromium)
 # make lock     write constraints.txt anew from what pyproject.toml allows today
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ test: lint types
 	$(BIN)/python -m pytest
 
 test-browser: setup
-	$(BIN)/python -m pytest -m browser tests/test_report_browser.py
+	$(BIN)/python -m pytest -m browser tests/test_report_browser.py tests/test_mlflow_browser.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from enpar import __version__
-from enpar.config import VERBS
 from enpar.errors import RunError, UserError
 from enpar.settings import Settings, describe, parse
+from enpar.verbs import VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

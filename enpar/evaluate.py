@@ -13,12 +13,14 @@ from enpar.config import EvaluateJob
 from enpar.errors import UserError
 from enpar.finetune import gold_counts
 from enpar.metrics import append_metrics, truncate_metrics
-from enpar.output import Output, atomic
+from enpar.output import Output
 from enpar.pretrained import extraction_settings
+from enpar.provenance import data_of
 from enpar.report import write_report
 from enpar.sentence import Sentence, write_jsonl
+from enpar.storage import atomic
 from enpar.symmetric import explain, normalise, symmetric_labels
-from enpar.tracking import check_tracking, track
+from enpar.tracking import check_tracking, finished, track
 
 log = logging.getLogger("enpar")
 Sentences = Sequence[Sentence]
@@ -31,7 +33,7 @@ def run(job: EvaluateJob) -> dict[str, Any]:
         UserError: a model, the corpus or the output is at fault.
     """
     output = Output(job.output, "evaluate", job.model_dump(mode="json"))
-    if (result := output.finished(job.overwrite)) is not None:
+    if (result := finished(output, job.tracking, job.overwrite)) is not None:
         return result
     check_tracking(job.tracking, job.output)
     output.apart_from(**{"corpus.test": job.corpus.test})
@@ -47,7 +49,8 @@ def run(job: EvaluateJob) -> dict[str, Any]:
     output.claim(job.overwrite)
     corpora.write_rejected(output.path / "rejected.jsonl", read)
     truncate_metrics(output.metrics, -1)
-    with track(output, job.tracking, "evaluate") as tracked:
+    data = {"test": data_of(job.corpus.test, len(gold))}
+    with track(output, job.tracking, "evaluate", data=data) as tracked:
         predicted = {name: _predict(job, Path(model["path"]), gold) for name, model in models.items()}
         content, files = _write(job, models, symmetric, read["test"], predicted)
         scores = {name: model["scores"] for name, model in content["models"].items()}
@@ -91,7 +94,7 @@ def _predict(job: EvaluateJob, path: Path, gold: Sentences) -> tuple[list[Senten
 
     use_cpus(None)
     model, began = load(path), time.monotonic()
-    predicted = [prediction.sentence for prediction in model.predict(gold, job.batch_size)]
+    predicted = [prediction.sentence for prediction in model.predict(gold, job.batch_wordpieces)]
     return predicted, time.monotonic() - began
 
 

@@ -14,9 +14,12 @@ from enpar.metrics import append_metrics, truncate_metrics
 from enpar.objectives.draws import Purpose, draw, run_key
 from enpar.output import Output
 from enpar.pretrained import checkpoint_settings, load_config, load_tokenizer, locate
+from enpar.provenance import Data, data_of
 from enpar.scores import Score, score
-from enpar.sentence import Sentence
-from enpar.tracking import check_tracking, track
+from enpar.seeds import run_seeds
+from enpar.sentence import Sentence, write_jsonl
+from enpar.storage import atomic
+from enpar.tracking import check_tracking, finished, track
 
 if TYPE_CHECKING:
     from enpar.extraction import Extraction
@@ -29,32 +32,42 @@ Splits = dict[str, list[Sentence]]
 def run(job: FinetuneJob) -> dict[str, Any]:
     """Fine-tune, keep the best epoch's weights, and score them.
 
-    A run that was broken off begins anew: it is short.
+    A run that was broken off begins anew: it is short. Of several seeds those that are finished stay.
 
     Raises:
         UserError: the corpus, the encoder or the output is at fault; found out before torch is loaded, but for an
             encoder that only the hub can refuse.
     """
     output = Output(job.output, "finetune", job.model_dump(mode="json"))
-    if (result := output.finished(job.overwrite)) is not None:
+    if (result := finished(output, job.tracking, job.overwrite)) is not None:
         return result
     check_tracking(job.tracking, job.output)
     output.apart_from(init=job.init, **{f"corpus.{name}": path for name, path in _paths(job).items()})
     locate(job.init)
     read = corpora.read_splits(_paths(job), job.corpus)
-    splits = _splits(job, read)
     load_config(job.init)
     load_tokenizer(job.init)
     output.claim(job.overwrite)
+    if job.seeds is not None:
+        with track(output, job.tracking, "finetune", data=_data(read)) as tracked:
+            result = run_seeds(job.model_copy(update={"tracking": tracked.below()}), run)
+            tracked.finish(result)
+        output.finish(result)
+        return result
     corpora.write_rejected(output.path / "rejected.jsonl", read)
     truncate_metrics(output.metrics, -1)
-    return _run(job, output, read, splits)
+    return _run(job, output, read, _splits(job, read))
 
 
 def _paths(job: FinetuneJob) -> dict[str, Path]:
     """The files of the splits that are given."""
     paths = {"train": job.corpus.train, "dev": job.corpus.dev, "test": job.corpus.test}
     return {name: path for name, path in paths.items() if path}
+
+
+def _data(read: Mapping[str, corpora.Split]) -> dict[str, Data]:
+    """The splits, for the tracker."""
+    return {name: data_of(split.path, len(split.sentences)) for name, split in read.items()}
 
 
 def _splits(job: FinetuneJob, read: Mapping[str, corpora.Split]) -> Splits:
@@ -103,16 +116,16 @@ def _run(job: FinetuneJob, output: Output, read: Mapping[str, corpora.Split], sp
     known = corpora.describe(splits["train"])
     labels = Labels(tuple(known["entity_types"]), tuple(known["relation_types"]))
     extraction = start(job.init, job.load == "all", labels, job.train.dropout, job.train.precision)
-    with track(output, job.tracking, "finetune") as tracked:
+    with track(output, job.tracking, "finetune", data=_data(read)) as tracked:
 
         def report(step: int, measured: dict[str, float]) -> None:
             append_metrics(output.metrics, step, measured)
 
         fitted = fit(extraction, splits["train"], splits["dev"], job, report)
-        test = _test(extraction, splits)
-        if test:
-            report(fitted.steps, flat("test", test))
-        result = _result(job, splits, fitted, test) | {
+        scores = _predict(extraction, splits, output.path)
+        if "test" in scores:
+            report(fitted.steps, flat("test", scores["test"]))
+        result = _result(job, splits, fitted, scores) | {
             "corpus": {name: split.figures() for name, split in read.items()},
             "seconds": round(time.monotonic() - began, 3),
         }
@@ -122,20 +135,29 @@ def _run(job: FinetuneJob, output: Output, read: Mapping[str, corpora.Split], sp
     return result
 
 
-def _test(extraction: "Extraction", splits: Splits) -> dict[str, Score] | None:
-    if "test" not in splits:
-        return None
-    return score(splits["test"], [prediction.sentence for prediction in extraction.predict(splits["test"])])
+def _predict(extraction: "Extraction", splits: Splits, folder: Path) -> dict[str, dict[str, Score]]:
+    """Write what the model predicts for dev and test to predictions-dev.jsonl …; the scores of both."""
+    scores: dict[str, dict[str, Score]] = {}
+    for name in ("dev", "test"):
+        if name in splits:
+            predicted = [prediction.sentence for prediction in extraction.predict(splits[name])]
+            with atomic(folder / f"predictions-{name}.jsonl") as temporary:
+                write_jsonl(temporary, predicted)
+            scores[name] = score(splits[name], predicted)
+    return scores
 
 
-def _result(job: FinetuneJob, splits: Splits, fitted: "Fitted", test: dict[str, Score] | None) -> dict[str, Any]:
+def _result(
+    job: FinetuneJob, splits: Splits, fitted: "Fitted", scores: Mapping[str, dict[str, Score]]
+) -> dict[str, Any]:
     return {
         "model": str(job.output),
         "epochs": fitted.epochs,
-        "dev": fitted.dev,
-        "test": test,
+        "dev": scores["dev"],
+        "test": scores.get("test"),
         "best_epoch": fitted.best_epoch,
         "steps": fitted.steps,
+        "precision": fitted.precision,
         "sentences_per_second": round(fitted.sentences_per_second, 2),
         "gold": {name: gold_counts(sentences) for name, sentences in splits.items()},
     }
@@ -171,7 +193,7 @@ Fine-tuned with enpar (ENPAR, EACL 2021) from `{init}` ({load}) on the {format} 
 
 or, in Python:
 
-    from enpar.extract import Extractor
+    from enpar import Extractor
     sentences = Extractor("{output}")("Text of any length.")
 
 ## Labels

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from enpar.output import atomic
+from enpar.storage import atomic
 
 log = logging.getLogger("enpar")
 

@@ -1,23 +1,25 @@
-"""An output folder: whose it is, whether it is finished, and how a file or folder appears in it all at once."""
+"""An output folder: whose it is, and whether it is finished."""
 
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from enpar.errors import UserError
+from enpar.storage import Location
 
 log = logging.getLogger("enpar")
 MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
 SUCCESS = "_SUCCESS"
-# What may change between two runs of the same work: where it is tracked, that it replaces what stands there, and how
-# many processes do it.
-_FREE_KEYS = {"overwrite", "tracking", "num_workers"}
+# What may change between two runs of the same work: where it is tracked, that it replaces what stands there, how many
+# processes or threads do it, and how long they are waited for.
+_FREE_KEYS = {"overwrite", "tracking", "num_workers", "scaling", "threads", "wait"}
+_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for what `ray job submit` runs
 _VERSIONED = ("enpar", "torch", "transformers", "ray", "deepspeed", "spacy", "mlflow", "pyarrow", "numpy")
 
 
@@ -26,10 +28,16 @@ class Output:
 
     A run claims its folder by writing `manifest.json` with its stage and settings; it ends by adding the result
     to it, and `_SUCCESS` after that. The same command finds the folder again by them, and so continues or returns.
+
+    What is written into `path` is the output itself on this machine; elsewhere `path` is a temporary folder, and
+    `publish` copies what is in it to the output.
     """
 
-    def __init__(self, path: Path, stage: str, settings: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, place: Path | Location, stage: str, settings: dict[str, Any]) -> None:
+        self.location = Location.of(place)
+        local = self.location.local
+        self._temporary = None if local else TemporaryDirectory(prefix="enpar-")
+        self.path = local or Path(self._temporary.name if self._temporary else "")
         self.stage = stage
         # What may change between two runs of the same work is not recorded; a tracking URI may hold a password.
         self.settings = {key: value for key, value in settings.items() if key not in _FREE_KEYS}
@@ -37,25 +45,30 @@ class Output:
     @property
     def metrics(self) -> Path:
         """The run's numbers by step, one JSON object a line."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def check(self, overwrite: bool = False) -> None:
         """See that the folder may be used, and change nothing.
 
         Raises:
-            UserError: it holds something else, or the same stage's run with other settings.
+            UserError: it holds something else, or the same stage's run with other settings; or it would be lost.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"output: {self.path} is a file; name a folder")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if in_ray_job() and not self.path.is_absolute():
+            raise UserError(
+                f"output: {self.path} would be lost with the copy of the working directory that a Ray job runs in; "
+                f"name an absolute path that lasts, such as output=$PWD/{self.path}"
+            )
+        if self.location.kind() == "file":
+            raise UserError(f"output: {self.location} is a file; name a folder")
+        if self.location.empty():
             return
         manifest = self._manifest()
         if manifest is None or manifest.get("stage") != self.stage:
             held = "something else" if manifest is None else f"the output of `enpar {manifest.get('stage')}`"
-            raise UserError(f"output: {self.path} holds {held}; name another folder")
+            raise UserError(f"output: {self.location} holds {held}; name another folder")
         if not overwrite and (changed := _difference(manifest["settings"], self.settings)):
             raise UserError(
-                f"output: {self.path} holds a run with other settings ({changed}); "
+                f"output: {self.location} holds a run with other settings ({changed}); "
                 "name another folder, or set overwrite=true to replace it"
             )
 
@@ -66,22 +79,21 @@ class Output:
             UserError: as `check`.
         """
         self.check(overwrite)
-        if overwrite or not (self.path / SUCCESS).exists():
+        if overwrite or not (self.location / SUCCESS).kind():
             return None
         result: dict[str, Any] = (self._manifest() or {})["result"]
-        log.info("%s is finished already; overwrite=true makes it anew", self.path)
+        log.info("%s is finished already; overwrite=true makes it anew", self.location)
         return result
 
-    def apart_from(self, **inputs: Path | str | None) -> None:
+    def apart_from(self, **inputs: Path | Location | str | None) -> None:
         """See that nothing that is read lies in the folder, which may be about to be replaced.
 
         Raises:
             UserError: an input, given under its setting's name, does.
         """
         for key, place in inputs.items():
-            path = Path(place or "").resolve()
-            if place and path.exists() and path.is_relative_to(self.path.resolve()):
-                raise UserError(f"output: {self.path} holds {place}, which {key} reads; name another folder")
+            if place and (read := Location.of(place)).within(self.location) and read.kind():
+                raise UserError(f"output: {self.location} holds {place}, which {key} reads; name another folder")
 
     def claim(self, overwrite: bool = False) -> dict[str, Any] | None:
         """Take the folder for this run; return the result if it is finished already.
@@ -91,31 +103,43 @@ class Output:
         """
         if (result := self.finished(overwrite)) is not None:
             return result
-        if overwrite and self.path.exists():
-            shutil.rmtree(self.path)
+        if overwrite:
+            self.location.remove()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_manifest({})
         except OSError as error:
             raise UserError(f"output: {self.path}: {error.strerror}; name a folder that can be written") from None
+        self.fetch([METRICS])
         return None
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Have these files or folders of the output in `path`, where they exist; "." is all of it."""
+        for name in [] if self.location.local else names:
+            if (stored := self.location / name if name != "." else self.location).kind():
+                stored.download(self.path / name)
+
+    def publish(self) -> None:
+        """Have what is in `path` in the output."""
+        if not self.location.local:
+            self.location.upload(self.path)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result and mark the folder as finished."""
+        self.publish()
         self._write_manifest({"result": result})
-        (self.path / SUCCESS).touch()
+        (self.location / SUCCESS).write_text("")
 
     def _manifest(self) -> dict[str, Any] | None:
         try:
-            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((self.location / MANIFEST).read_text())
         except (OSError, ValueError):
             return None
         return manifest if isinstance(manifest, dict) else None
 
     def _write_manifest(self, more: dict[str, Any]) -> None:
         manifest = {"stage": self.stage, "settings": self.settings, "versions": versions(), **more}
-        with atomic(self.path / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (self.location / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:
@@ -123,20 +147,9 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _VERSIONED}
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block ends well, and goes away if not.
-
-    The block may make it a file or a folder; a folder replaces nothing.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+def in_ray_job() -> bool:
+    """Whether this runs in a copy of the working directory that Ray will throw away."""
+    return _RAY_JOB in os.environ
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str | None:

@@ -1,10 +1,8 @@
 """`enpar pretrain`: the four objectives on annotated sentences, with Ray Train workers under DeepSpeed."""
 
 import logging
-import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +13,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from enpar.config import PretrainJob
 from enpar.errors import UserError
 from enpar.metrics import read_metrics
-from enpar.objectives.views import ViewMaker
-from enpar.output import Output
+from enpar.objectives.views import ViewBatch, ViewMaker
+from enpar.output import METRICS, Output
 from enpar.pretrained import locate
-from enpar.tracking import check_tracking, track
+from enpar.provenance import Data
+from enpar.sentence import count_sentences, sentence_files
+from enpar.tracking import check_tracking, finished, track
 from enpar.training.engine import DeepSpeedEngine, Engine
 from enpar.training.plan import Plan, divide, make_plan, total_steps
 from enpar.training.pretrainer import MODEL, Pretrainer
@@ -41,19 +41,19 @@ def run(job: PretrainJob) -> dict[str, Any]:
         RunError: the loss is not finite, or the workers failed for good.
     """
     output = Output(job.output, "pretrain", job.model_dump(mode="json"))
-    if (result := output.finished(job.overwrite)) is not None:
+    if (result := finished(output, job.tracking, job.overwrite)) is not None:
         return result
     check_tracking(job.tracking, job.output)
     output.apart_from(data=job.data, encoder=job.encoder)
     locate(job.encoder)
     job = settle(job)
-    check_resources(job.scaling)
+    check_resources(job)
     planned = prepare(job)
     output.claim(job.overwrite)
-    with track(output, job.tracking, "pretrain", planned.steps) as tracked:
+    with track(output, job.tracking, "pretrain", planned.steps, _data(job)) as tracked:
         result = _train(job, output, planned)
         output.finish(result)
-        shutil.rmtree(output.path / STATE, ignore_errors=True)
+        (output.location / STATE).remove()
         tracked.finish(result, [output.path])
     return result
 
@@ -78,6 +78,11 @@ class Work:
     types: tuple[str, ...]
     left_out: dict[str, int]
 
+    def update(self, step: int, world: int = 1) -> list[ViewBatch]:
+        """All micro-batches of an update, as `world` workers would share them."""
+        cut = [self.plan.pieces(step, rank, world) for rank in range(world)]
+        return [self.maker.make(sentences, epoch) for epoch, pieces in cut for sentences in pieces]
+
 
 def prepare(job: PretrainJob) -> Work:
     """Read the sentences and plan the updates of a settled job.
@@ -99,10 +104,17 @@ def prepare(job: PretrainJob) -> Work:
     return Work(maker, plan, division.heldout, steps, corpus.type_names, corpus.left_out)
 
 
+def _data(job: PretrainJob) -> dict[str, Data]:
+    """The sentences, for the tracker."""
+    files = sentence_files(job.data)
+    return {"train": Data(str(job.data), files, count_sentences(files))}
+
+
 def _train(job: PretrainJob, output: Output, planned: Work) -> dict[str, Any]:
     import ray
 
     from enpar import cluster
+    from enpar.training.journal import Journal
     from enpar.training.launch import launch
 
     started = time.monotonic()
@@ -113,14 +125,16 @@ def _train(job: PretrainJob, output: Output, planned: Work) -> dict[str, Any]:
         "heldout": planned.heldout,
         "steps": planned.steps,
         "types": planned.types,
-        "metrics": str(output.metrics.resolve()),
+        "journal": Journal(output.metrics, None if output.location.local else output.location / METRICS),
     }
-    outcome = launch(work, arguments, job.scaling, (output.path / STATE).resolve())
-    for file in (outcome.checkpoint / MODEL).iterdir():
-        shutil.copy2(file, output.path / file.name)
+    try:
+        outcome = launch(work, arguments, job, output.location / STATE)
+    finally:
+        output.publish()  # what was measured until a run failed
+    outcome.copy(MODEL, output.path)
     rows = read_metrics(output.metrics)
     return {
-        "checkpoint": str(output.path),
+        "checkpoint": str(output.location),
         "steps": planned.steps,
         **_summary(rows, "pretrain", LAST),
         "heldout": {"first": _summary(rows[:1], "heldout", 1), "last": _summary(rows[-1:], "heldout", 1)},
@@ -155,11 +169,10 @@ def work(worker: "Worker", arguments: dict[str, Any]) -> dict[str, Any]:
     def engine(model: nn.Module, optimizer: AdamW, schedule: LambdaLR) -> Engine:
         return DeepSpeedEngine(model, optimizer, schedule, job.train.clip, job.deepspeed or 0)
 
-    trainer = Pretrainer(job, arguments["types"], arguments["steps"], worker.device, engine)
+    with worker.restored() as folder:
+        trainer = Pretrainer(job, arguments["types"], arguments["steps"], worker.device, engine, folder)
     (source,) = arguments["source"]
     maker, _ = ray.get(source)
     trainer.hold_out(maker, arguments["heldout"])
-    with worker.restored() as folder:
-        first = trainer.restore(folder) if folder else 0
-    batches = updates(source, range(first, trainer.steps), worker.rank, worker.world, job.scaling)
-    return trainer.train(first, batches, Path(arguments["metrics"]), worker.checkpoint)
+    batches = updates(source, range(trainer.first, trainer.steps), worker.rank, worker.world, job.scaling)
+    return trainer.train(batches, arguments["journal"], worker.checkpoint) | {"workers": worker.world}

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enpar.errors import UserError
+from enpar.storage import Location
 
 SCHEMA = pa.schema(
     [
@@ -99,8 +101,8 @@ def from_json(item: object, where: str) -> Sentence:
     match = _NUMBERED.fullmatch(orig_id := str(item.get("orig_id", "")))
     sentence = Sentence(
         tokens=tuple(_tokens(item, where)),
-        entities=tuple(Entity(**fields) for fields in _records(item, "entities", _ENTITY, where)),
-        relations=tuple(Relation(**fields) for fields in _records(item, "relations", _RELATION, where)),
+        entities=tuple(Entity(**fields) for fields in records(item, "entities", _ENTITY, where)),
+        relations=tuple(Relation(**fields) for fields in records(item, "relations", _RELATION, where)),
         doc_id=match[1] if match else orig_id,
         sent_id=int(match[2]) if match else 0,
     )
@@ -126,7 +128,7 @@ def _encodable(token: str) -> bool:
     return token.isascii() or not any("\ud800" <= character <= "\udfff" for character in token)
 
 
-def _records(item: dict[str, Any], field: str, kinds: dict[str, type], where: str) -> Iterator[dict[str, Any]]:
+def records(item: dict[str, Any], field: str, kinds: dict[str, type], where: str) -> Iterator[dict[str, Any]]:
     """The named fields of each record of `item[field]`, checked; further fields are passed over."""
     records = item.get(field, [])
     if not isinstance(records, list):
@@ -185,24 +187,38 @@ def from_table(table: pa.Table) -> Iterator[Sentence]:
         )
 
 
-def sentence_files(folder: Path) -> list[Path]:
+def sentence_files(place: Path | Location) -> list[Location]:
     """The parquet files of a folder of sentences, in order.
 
     Raises:
         UserError: the folder is missing, or is not (yet) a finished folder of sentences.
     """
-    if not folder.is_dir():
+    folder = Location.of(place)
+    if folder.kind() != "folder":
         raise UserError(f"{folder}: no such folder; `enpar annotate input=… output={folder}` makes it")
-    if not (folder / "_SUCCESS").exists():
+    if not (folder / "_SUCCESS").kind():
         raise UserError(f"{folder}: not a finished folder of sentences (no _SUCCESS); run its `enpar annotate` again")
-    files = sorted(folder.glob("part-*.parquet"))
+    files = [file for file in folder.files() if fnmatch(file.name, "part-*.parquet")]
     for file in files:
-        if missing := set(SCHEMA.names) - set(pq.read_schema(file).names):
+        with file.open() as source:
+            names = pq.read_schema(source).names
+        if missing := set(SCHEMA.names) - set(names):
             raise UserError(f"{file}: not sentences: column {min(missing)} is missing")
     return files
 
 
-def read_sentences(folder: Path) -> Iterator[Sentence]:
+def read_sentences(folder: Path | Location) -> Iterator[Sentence]:
     """The sentences of a finished folder, file by file."""
     for file in sentence_files(folder):
-        yield from from_table(pq.read_table(file, columns=SCHEMA.names))
+        with file.open() as source:
+            table = pq.read_table(source, columns=SCHEMA.names)
+        yield from from_table(table)
+
+
+def count_sentences(files: Iterable[Location]) -> int:
+    """How many sentences are in these files; only their footers are read."""
+    count = 0
+    for file in files:
+        with file.open() as source:
+            count += pq.read_metadata(source).num_rows
+    return count

@@ -1,10 +1,10 @@
 """How settings are given: a job is a YAML file with dotted overrides on top; every mistake in it is one line."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,11 +48,43 @@ def parse(kind: type[S], arguments: Sequence[str]) -> S:
             _set(merged, *argument.split("=", 1))
         else:
             _merge(merged, _read_yaml(Path(argument)))
-    kind = cast(type[S], kind.variants.get(str(merged.get("stage")), kind))
+    return validate(cast(type[S], kind.variants.get(str(merged.get("stage")), kind)), merged)
+
+
+def validate(kind: type[S], values: Mapping[str, Any], name: Callable[[str], str] = str) -> S:
+    """The settings that these values make; `name` says what a refused dotted key is called.
+
+    Raises:
+        UserError: a setting is unknown, missing or impossible.
+    """
     try:
-        return kind.model_validate(merged)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(detail, kind) for detail in error.errors())) from None
+        raise UserError("; ".join(name(path) + said for path, said in _refused(error, kind))) from None
+
+
+def put(settings: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - any value of a setting
+    """Set a dotted key in nested settings."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = settings.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            inner = settings[parent] = {}
+        settings = inner
+    settings[last] = value
+
+
+def dotted(
+    settings: Mapping[str, Any], whole: Callable[[Mapping[str, Any]], bool] = lambda _: False, prefix: str = ""
+) -> dict[str, Any]:
+    """Nested settings by their dotted keys; a mapping that is empty or `whole` is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value and not whole(value):
+            flat |= dotted(value, whole, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def describe(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -89,13 +121,7 @@ def _set(settings: dict[str, Any], key: str, text: str) -> None:
     number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, date) or (number and not isinstance(value, bool) and str(value) != text):
         value = text  # a folder may be called 2026_01 or 2026-01-01; the setting's type says what it is
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = settings.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            inner = settings[parent] = {}
-        settings = inner
-    settings[last] = value
+    put(settings, key, value)
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
@@ -106,22 +132,30 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _explain(detail: ErrorDetails, kind: type[Settings]) -> str:
-    """One line for one refused setting, such as `train.steps: expected …, got 'many'`."""
-    path = ".".join(str(part) for part in detail["loc"]) or "settings"
+def _refused(error: ValidationError, kind: type[Settings]) -> Iterator[tuple[str, str]]:
+    """Dotted key and reason of each refused setting, such as `train.steps` and `: expected …, got 'many'`."""
+    for detail in error.errors():
+        path = ".".join(str(part) for part in detail["loc"])
+        yield path or "settings", f": {_reason(detail, kind)}"
+
+
+def _reason(detail: ErrorDetails, kind: type[Settings]) -> str:
     if detail["type"] == "extra_forbidden":
-        known = ", ".join(name for name in _siblings(kind, detail["loc"]))
-        return f"{path}: no such setting; known here: {known}"
+        return f"no such setting; known here: {', '.join(_siblings(kind, detail['loc']))}"
     if detail["type"] == "missing":
-        return f"{path}: must be given"
+        return "must be given"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path}: {message}" + (f", got {detail['input']!r}" if detail["type"] != "value_error" else "")
+    return message + (f", got {detail['input']!r}" if detail["type"] != "value_error" else "")
 
 
 def _siblings(kind: type[Settings], location: tuple[int | str, ...]) -> list[str]:
-    for part in location[:-1]:
-        field = kind.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
+    parts = iter(location[:-1])
+    for part in parts:
+        annotation = kind.model_fields[str(part)].annotation if str(part) in kind.model_fields else None
+        inner = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, Settings)]
+        if not inner:
             break
-        kind = field.annotation
+        kind = inner[0]
+        if get_args(annotation):  # of a mapping, whose key is no field
+            next(parts, None)
     return list(kind.model_fields)

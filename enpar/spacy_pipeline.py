@@ -52,7 +52,7 @@ def choose(name: str, sentences: str) -> Pipeline:
     """
     from spacy.util import load_config
 
-    source, folder = _locate(name)
+    source, folder = locate(name)
     config = load_config(folder / "config.cfg")
     names, components = config["nlp"]["pipeline"], config["components"]
     factory = {n: components[n].get("factory", "") for n in names}
@@ -74,8 +74,12 @@ def choose(name: str, sentences: str) -> Pipeline:
     )
 
 
-def _locate(name: str) -> tuple[str, Path]:
-    """What spaCy is to load, and the folder of its config.cfg."""
+def locate(name: str) -> tuple[str, Path]:
+    """What spaCy is to load for a package or folder, and the folder of its config.cfg; spaCy itself is not imported.
+
+    Raises:
+        UserError: there is no such pipeline.
+    """
     package = importlib.util.find_spec(name) if name.isidentifier() else None
     for place in (package.submodule_search_locations or []) if package else []:
         if found := sorted(Path(place).glob("*/config.cfg")):

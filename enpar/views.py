@@ -24,14 +24,14 @@ def run(job: ViewsJob) -> None:
     """Print the views of the sentences of `job.data`, sentence by sentence.
 
     Raises:
-        UserError: the data or the tokenizer is missing.
+        UserError: the data, the tokenizer or room for the workers is missing.
     """
     corpus, tokenizer = read_corpus(job.data, job.encoder, job.views.max_wordpieces)
     maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
     shown = np.arange(min(len(corpus), job.limit or len(corpus)))
     batches = [shown[start : start + _BATCH] for start in range(0, len(shown), _BATCH)]
     writer = _Writer(maker, corpus, tokenizer, job.epoch)
-    for text in _on_ray(writer, batches, job.num_workers) if job.num_workers else map(writer.text, batches):
+    for text in _on_ray(writer, batches, job.num_workers, job.wait) if job.num_workers else map(writer.text, batches):
         sys.stdout.write(text)
 
 
@@ -49,12 +49,14 @@ class _Writer:
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-def _on_ray(writer: _Writer, batches: list[Ints], workers: int) -> Iterator[str]:
+def _on_ray(writer: _Writer, batches: list[Ints], workers: int, wait: float) -> Iterator[str]:
     """The texts of all batches in order, made by Ray Data's workers."""
     import ray
 
     from enpar import cluster
+    from enpar.capacity import require
 
+    require([{"CPU": 1.0}] * workers, f"num_workers: {workers} workers are {workers} CPUs", wait)
     cluster.connect()
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True

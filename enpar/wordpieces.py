@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from enpar.pretrained import load_config, load_tokenizer
 from enpar.sentence import Sentence, read_sentences, sentence_files
+from enpar.storage import Location
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -130,7 +131,9 @@ class WordpieceCorpus:
         return len(self.sent_ids)
 
 
-def read_corpus(data: Path, encoder: str, max_wordpieces: int) -> tuple[WordpieceCorpus, "PreTrainedTokenizerFast"]:
+def read_corpus(
+    data: Path | Location, encoder: str, max_wordpieces: int
+) -> tuple[WordpieceCorpus, "PreTrainedTokenizerFast"]:
     """The sentences of a folder as an encoder reads them, and its tokenizer; the encoder's own limit holds as well.
 
     Raises:

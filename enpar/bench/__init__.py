@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from enpar.config import BenchJob
+from enpar.bench.settings import BenchJob
 
 
 def run(job: BenchJob) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Annotation against bare `nlp.pipe`."""
 
 import logging
-import os
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from enpar import annotate, cluster
-from enpar.config import AnnotateJob, BenchAnnotate, Tracking
+from enpar.bench.settings import BenchAnnotate
+from enpar.capacity import capacity
+from enpar.config import AnnotateJob, Tracking
 from enpar.documents import Document, Reader, plan
 from enpar.spacy_pipeline import Pipeline, choose
 
@@ -24,7 +25,7 @@ def measure(job: BenchAnnotate) -> dict[str, Any]:
         UserError: the text or the pipeline is missing.
     """
     chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences)
-    workers = job.num_workers or os.cpu_count() or 1
+    workers = job.num_workers or int(capacity().cpus)
     limit = AnnotateJob.model_fields["max_characters"].default
     reader = Reader(limit)
     found = (item for chunk in chunks for item in reader.read(chunk))

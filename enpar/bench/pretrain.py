@@ -16,14 +16,15 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from enpar import pretrain
-from enpar.config import BenchPretrain, PretrainJob, PretrainTraining
-from enpar.model.device import use_cpus
+from enpar.bench.settings import BenchPretrain
+from enpar.config import PretrainJob, PretrainTraining
+from enpar.model.device import autocast, use_cpus
 from enpar.objectives.pretraining import to_tensors
 from enpar.objectives.views import ViewBatch
 from enpar.pretrained import WEIGHTS, load_config, load_tokenizer, locate, new_encoder, with_dropout
 from enpar.training.engine import TorchEngine
 from enpar.training.optimizer import build_optimizer, build_schedule
-from enpar.training.pretrainer import Pretrainer, autocast, build_model, learning_rates, warm_updates
+from enpar.training.pretrainer import Pretrainer, build_model, learning_rates, warm_updates
 from enpar.training.resources import settle
 
 log = logging.getLogger("enpar")
@@ -72,7 +73,7 @@ def _encoder(name: str, folder: Path) -> str:
 def _measured(result: dict[str, Any]) -> dict[str, Any]:
     names = (
         *("instances_per_second", "sequences_per_second", "tokens_per_second", "padding_fraction", "time"),
-        *("flops_per_second", "peak_fraction", "peak_memory_bytes", "device"),
+        *("flops_per_second", "peak_fraction", "peak_memory_bytes", "device", "precision"),
     )
     return {name: result[name] for name in names}
 
@@ -93,14 +94,8 @@ def _in_this_process(job: PretrainJob) -> dict[str, Any]:
         return TorchEngine(model, optimizer, schedule, job.train.clip)
 
     trainer = Pretrainer(job, planned.types, planned.steps, _device(job), engine)
-    updates = _ahead(lambda step: _update(planned, step, 1), planned.steps)
-    return _measured(trainer.train(0, updates, None, lambda step, write: None))
-
-
-def _update(planned: pretrain.Work, step: int, world: int) -> list[ViewBatch]:
-    """All micro-batches of an update, as `world` workers would share them."""
-    cut = [planned.plan.pieces(step, rank, world) for rank in range(world)]
-    return [planned.maker.make(sentences, epoch) for epoch, pieces in cut for sentences in pieces]
+    updates = _ahead(planned.update, planned.steps)
+    return _measured(trainer.train(updates, None, lambda step, write: None))
 
 
 def _ahead(make: Callable[[int], list[ViewBatch]], steps: int) -> Iterator[list[ViewBatch]]:
@@ -144,14 +139,14 @@ def _bare(job: PretrainJob) -> float:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     warm, instances, began = warm_updates(planned.steps), 0, 0.0
-    updates = [_update(planned, step, job.scaling.num_workers or 1) for step in range(planned.steps)]
+    updates = [planned.update(step, job.scaling.num_workers or 1) for step in range(planned.steps)]
     inputs = [[to_tensors(batch, *special).to(device) for batch in batches] for batches in updates]
     for step, (batches, tensors) in enumerate(zip(updates, inputs, strict=True)):
         if step == warm:
             instances, began = 0, _now(device)
         counts = {name: sum(batch.counts()[name] for batch in batches) for name in weights}
         for batch in tensors:
-            with autocast(device, job):
+            with autocast(job.train.precision, device):
                 sums, _ = model(batch)
             torch.stack([weights[name] / max(counts[name], 1) * sums[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(parameters, job.train.clip)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from enpar.config import BenchViews
+from enpar.bench.settings import BenchViews
 from enpar.objectives.views import ViewMaker
 from enpar.wordpieces import read_corpus
 

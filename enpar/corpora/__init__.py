@@ -13,8 +13,8 @@ from enpar.config import Corpus
 from enpar.corpora import brat, dygie, enpar_json, jsonl, nyt, scierc, spert
 from enpar.corpora.reading import Rejected, Rejects, lines, parse, read_text
 from enpar.errors import UserError
-from enpar.output import atomic
 from enpar.sentence import Entity, Sentence, json_line
+from enpar.storage import atomic
 
 log = logging.getLogger("enpar")
 

@@ -18,7 +18,8 @@ from enpar.corpora import ace05, published, sample_corpus
 from enpar.corpora.reading import lines, parse
 from enpar.corpora.sources import read
 from enpar.errors import UserError
-from enpar.output import Output, atomic
+from enpar.output import Output
+from enpar.storage import atomic
 
 _LOG = logging.getLogger(__name__)
 

@@ -94,11 +94,12 @@ def without_overlaps(spans: Sequence[tuple[int, int]]) -> list[int]:
     return sorted(kept, key=lambda i: spans[i])
 
 
-def pairs_of(spans: Ints) -> Ints:
+def pairs_of(spans: Ints, nested: bool = False) -> Ints:
     """The candidate pairs: two spans of one sequence of which the first starts before the second.
 
     Args:
-        spans: sequence, start and end of each, ordered by sequence and start. Shape: (spans, 3)
+        spans: sequence, start and end of each, in that order. Shape: (spans, 3)
+        nested: also of which both start together, and the first ends before the second.
 
     Returns:
         Indices of the first and the second span of each pair. Shape: (pairs, 2)
@@ -107,5 +108,6 @@ def pairs_of(spans: Ints) -> Ints:
     begins = np.cumsum(counts) - counts
     groups = [begin + np.stack(np.triu_indices(count, 1), axis=1) for begin, count in zip(begins, counts, strict=True)]
     pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *groups])
-    ordered: Ints = pairs[spans[pairs[:, 0], 1] < spans[pairs[:, 1], 1]]
+    apart = spans[pairs[:, 0], 1:] < spans[pairs[:, 1], 1:]
+    ordered: Ints = pairs[apart.any(axis=1) if nested else apart[:, 0]]
     return ordered

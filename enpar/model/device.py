@@ -1,8 +1,9 @@
-"""The device that a process computes on: its CPUs, its name, its memory and what it could do at best."""
+"""The device that a process computes on: its CPUs, its name, its memory, what it does best in which precision."""
 
 import os
 import platform
 import resource
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -40,10 +41,32 @@ def device_name(device: torch.device) -> str:
     """What a person calls the device, such as `NVIDIA H100 80GB HBM3`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{next(models, platform.processor() or platform.machine())}, {os.cpu_count()} CPUs"
+    return f"{_cpuinfo('model name') or platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a model computes on a device with a precision of auto, bf16 or fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision_on(device, precision) == "bf16")
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """What a precision of auto, bf16 or fp32 comes to on a device: bf16 or fp32."""
+    return ("bf16" if _fast_in_bf16(device.type) else "fp32") if precision == "auto" else precision
+
+
+@cache
+def _fast_in_bf16(kind: str) -> bool:
+    """Whether bf16 is faster than fp32; on a CPU with bf16 instructions but without AMX it takes twice as long."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return "amx_bf16" in _cpuinfo("flags").split()
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first CPU; nothing elsewhere."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == field), "")
 
 
 def peak_flops(device: torch.device) -> float | None:

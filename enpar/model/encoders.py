@@ -61,7 +61,17 @@ class SpanEncoder(nn.Module):
             return states.new_zeros((0, self._width))
         features = self._convolve(self._pack(states, spans))
         windows = spans.lengths + self._widest
-        pooled = torch.segment_reduce(features.float(), "max", lengths=windows, unsafe=True)
+        return self.finish(torch.segment_reduce(features.float(), "max", lengths=windows, unsafe=True))
+
+    def weight(self) -> Tensor:
+        """All kernels as one, the shorter ones filled with zeros. Shape: (filters, hidden, widest)."""
+        convolutions = [cast(nn.Conv1d, module) for module in self.convolutions]
+        return torch.cat(
+            [functional.pad(conv.weight, (0, self._widest - conv.weight.shape[2])) for conv in convolutions]
+        )
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """From the maxima over each span's windows to its representation. Shape: (spans, filters) → (spans, width)."""
         # The bias is added behind the maximum: windows of zeros tie, and segment_reduce divides only positive
         # gradients by the number of ties.
         bias = torch.cat([cast(Tensor, cast(nn.Conv1d, module).bias) for module in self.convolutions])
@@ -86,14 +96,9 @@ class SpanEncoder(nn.Module):
         return functional.pad(packed, (0, 0, gap - 1, 0))
 
     def _convolve(self, packed: Tensor) -> Tensor:
-        """All kernels in one convolution, the shorter ones filled with zeros.
-
-        Shape: (rows, hidden) → (windows, filters).
-        """
-        convolutions = [cast(nn.Conv1d, module) for module in self.convolutions]
-        weights = [functional.pad(conv.weight, (0, self._widest - conv.weight.shape[2])) for conv in convolutions]
+        """Shape: (rows, hidden) → (windows, filters)."""
         # The last window begins at the last span's first zero, so that each span has `length + gap` windows.
-        return functional.conv1d(packed.t().unsqueeze(0), torch.cat(weights))[0].t()
+        return functional.conv1d(packed.t().unsqueeze(0), self.weight())[0].t()
 
 
 class EntityEncoder(SpanEncoder):

@@ -1,8 +1,9 @@
 """The joint extraction model: three encoders and three classifiers (section 2.4 of the paper)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enpar.model.contexts import SharedContexts
 from enpar.model.decode import TAGS, Floats, best_tags, pairs_of, spans_of
+from enpar.model.device import autocast
 from enpar.model.dropout import Dropout
 from enpar.model.encoders import (
     CONTEXT_WIDTH,
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NONE = 0  # the class of spans that are no entity, and of pairs without a relation
-_CONTEXT_ROWS = 1 << 16  # rows of hidden states that prediction gathers at once: about 100 MB
+_PAIRS = 2048  # pairs that prediction encodes at once: 200 MB at most
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,32 @@ class Labels:
         return 2 * len(self.relation_types) + 1
 
 
-class Found(NamedTuple):
-    """What was found in a window, E entities and R relations.
+class Related(NamedTuple):
+    """What relates the entities of a window, R relations.
 
     Args:
-        spans: start and end of each entity, in the window's tokens. Shape: (E, 2)
-        types: index of each entity's type. Shape: (E,)
+        relations: index of the type, head and tail of each. Shape: (R, 3)
+        scores: probability of that type and direction. Shape: (R,)
+    """
+
+    relations: Ints
+    scores: Floats
+
+
+class Found(NamedTuple):
+    """What was found in a window, E entities.
+
+    Args:
+        spans: start and end of each, in the window's tokens. Shape: (E, 2)
+        types: index of each one's type. Shape: (E,)
         scores: probability of that type. Shape: (E,)
-        relations: index of the type, head and tail of each relation. Shape: (R, 3)
-        relation_scores: probability of that type and direction. Shape: (R,)
+        related: their relations.
     """
 
     spans: Ints
     types: Ints
     scores: Floats
-    relations: Ints
-    relation_scores: Floats
+    related: Related
 
 
 class JointModel(nn.Module):
@@ -73,7 +86,7 @@ class JointModel(nn.Module):
         encoder: the sentence encoder.
         labels: what is to be told apart.
         dropout: of all that stands on the encoder.
-        precision: bf16 (autocast) or fp32; the classifiers and losses are in fp32 always.
+        precision: bf16 (autocast), fp32, or auto; the classifiers and losses are in fp32 always.
     """
 
     def __init__(self, encoder: "PreTrainedModel", labels: Labels, dropout: float, precision: str) -> None:
@@ -87,7 +100,7 @@ class JointModel(nn.Module):
         self.relation_classifier = nn.Linear(PAIR_WIDTH, labels.relation_classes)
         self.dropout = Dropout(dropout)
         self.labels = labels
-        self._bf16 = precision == "bf16"
+        self._precision = precision
 
     @property
     def span_encoders(self) -> Mapping[str, nn.Module]:
@@ -135,12 +148,22 @@ class JointModel(nn.Module):
         """
         pieces = batch.pieces(spans)
         # What gradients need is kept anyway; without them, memory is bounded whatever the number of pairs.
-        block = max(1, len(pairs) if torch.is_grad_enabled() else _CONTEXT_ROWS // batch.width)
+        block = max(1, len(pairs)) if torch.is_grad_enabled() else _PAIRS
+        contexts = self._contexts(batch, states)
         blocks = (pairs[i : i + block] for i in range(0, len(pairs), block))
-        logits = [self.relation_classifier(self._pairs(batch, states, pieces, entities, some)) for some in blocks]
+        logits = [self.relation_classifier(self._pairs(batch, contexts, pieces, entities, some)) for some in blocks]
         return torch.cat([states.new_zeros((0, self.labels.relation_classes)), *logits])
 
-    def _pairs(self, batch: Batch, states: Tensor, pieces: Ints, entities: Tensor, pairs: Ints) -> Tensor:
+    def _contexts(self, batch: Batch, states: Tensor) -> Callable[[Spans], Tensor]:
+        """What encodes contexts: for prediction, so that the time does not grow with the square of the entities."""
+        if torch.is_grad_enabled():
+            return partial(self.pair_encoder.context, states)
+        with self._autocast(batch):
+            return SharedContexts(self.pair_encoder.context, states, int(batch.lengths.max()))
+
+    def _pairs(
+        self, batch: Batch, encode: Callable[[Spans], Tensor], pieces: Ints, entities: Tensor, pairs: Ints
+    ) -> Tensor:
         """As `PairEncoder.forward`, but each context that several pairs share is encoded once. Shape: (pairs, 256)."""
         first, second = pairs.T
         window = pieces[first, 0]
@@ -151,14 +174,14 @@ class JointModel(nn.Module):
         keys = contexts.starts * batch.width + contexts.lengths.clamp(min=0)
         distinct, which = torch.unique(keys, return_inverse=True)
         with self._autocast(batch):
-            encoded = self.pair_encoder.context(states, Spans(distinct // batch.width, distinct % batch.width))
+            encoded = encode(Spans(distinct // batch.width, distinct % batch.width))
             left, middle, right = encoded[which].view(-1, 3, CONTEXT_WIDTH).unbind(1)
             one, other = entities[batch.tensor(first)], entities[batch.tensor(second)]
             joined: Tensor = self.pair_encoder.mlp(torch.cat([left, one, middle, other, right], dim=1))
         return joined.float()
 
     def _autocast(self, batch: Batch) -> AbstractContextManager[None]:
-        return torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=self._bf16)
+        return autocast(self._precision, batch.device)
 
 
 def detect(batch: Batch, tag_logits: Tensor) -> Ints:
@@ -169,7 +192,7 @@ def detect(batch: Batch, tag_logits: Tensor) -> Ints:
     return spans_of(best_tags(padded, batch.token_counts))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def find(model: JointModel, batch: Batch) -> list[Found]:
     """The entities and relations in each window; the model is to be in evaluation mode."""
     states = model.encode(batch)
@@ -178,35 +201,48 @@ def find(model: JointModel, batch: Batch) -> list[Found]:
     chances, types = functional.softmax(model.entity_classifier(entities), dim=1).max(dim=1)
     kept = torch.nonzero(types != NONE).flatten()
     spans, entities = spans[kept.cpu().numpy()], entities[kept]
-    pairs = pairs_of(spans)
+    kinds, scores = (types[kept] - 1).cpu().numpy(), chances[kept].cpu().numpy()
+    related = _relate(model, batch, states, spans, entities, pairs_of(spans))
+    ends = np.searchsorted(spans[:, 0], np.arange(len(batch.windows) + 1)).tolist()
+    return [
+        Found(spans[begin:end, 1:], kinds[begin:end], scores[begin:end], one)
+        for (begin, end), one in zip(pairwise(ends), related, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def relate(model: JointModel, batch: Batch, spans: Sequence[Ints]) -> list[Related]:
+    """The relations among given entities in each window; the model is to be in evaluation mode.
+
+    Args:
+        model: the model.
+        batch: the windows.
+        spans: start and end of each window's entities, which may overlap, in its tokens, ordered by both.
+    """
+    rows = np.concatenate([np.insert(own, 0, window, axis=1) for window, own in enumerate(spans)])
+    states = model.encode(batch)
+    return _relate(model, batch, states, rows, model.entities(batch, states, rows), pairs_of(rows, nested=True))
+
+
+def _relate(
+    model: JointModel, batch: Batch, states: Tensor, spans: Ints, entities: Tensor, pairs: Ints
+) -> list[Related]:
+    """The relations in each window, their arguments being numbers of its own spans."""
     logits = model.relation_logits(batch, states, spans, entities, pairs)
-    pair_chances, classes = functional.softmax(logits, dim=1).max(dim=1)
-    typed = (types[kept] - 1).cpu().numpy(), chances[kept].cpu().numpy()
-    related = _directed(pairs, classes.cpu().numpy(), len(model.labels.relation_types)), pair_chances.cpu().numpy()
-    return list(_by_window(len(batch.windows), spans, *typed, *related))
+    chances, classes = functional.softmax(logits, dim=1).max(dim=1)
+    chosen = classes.cpu().numpy()
+    found = _directed(pairs[chosen != NONE], chosen[chosen != NONE], len(model.labels.relation_types))
+    scores = chances.cpu().numpy()[chosen != NONE]
+    begins = np.searchsorted(spans[:, 0], np.arange(len(batch.windows)))
+    window = spans[found[:, 1], 0]  # in order, as pairs are
+    found[:, 1:] -= begins[window, None]
+    ends = np.searchsorted(window, np.arange(len(batch.windows) + 1)).tolist()
+    return [Related(found[begin:end], scores[begin:end]) for begin, end in pairwise(ends)]
 
 
 def _directed(pairs: Ints, classes: Ints, relation_types: int) -> Ints:
-    """Type, head and tail of each pair's class; type -1 for None. Shape: (pairs, 3)."""
+    """Type, head and tail of each pair that is related. Shape: (pairs, 3)."""
     backwards = classes > relation_types
     types = np.where(backwards, classes - relation_types, classes) - 1
     head_and_tail = np.where(backwards[:, None], pairs[:, ::-1], pairs)
     return np.concatenate([types[:, None], head_and_tail], axis=1)
-
-
-def _by_window(
-    count: int, spans: Ints, types: Ints, scores: Floats, relations: Ints, relation_scores: Floats
-) -> Iterator[Found]:
-    ends = np.searchsorted(spans[:, 0], np.arange(count + 1))
-    is_relation = relations[:, 0] > -1
-    relations, relation_scores = relations[is_relation], relation_scores[is_relation]
-    windows = spans[relations[:, 1], 0]
-    for window, (begin, end) in enumerate(pairwise(ends.tolist())):
-        mine = windows == window
-        yield Found(
-            spans[begin:end, 1:],
-            types[begin:end],
-            scores[begin:end],
-            relations[mine] - np.array([0, begin, begin]),
-            relation_scores[mine],
-        )

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -69,6 +70,30 @@ def cut(pieces: Pieces, sentence: int, limit: int) -> Iterator[Window]:
         first += number
 
 
+def place(windows: Sequence[Window], spans: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Where spans are in the windows of their sentence.
+
+    Those that reach across windows, and those of no wordpieces, are in none.
+
+    Args:
+        windows: all windows of the sentence.
+        spans: start and end of each, in the sentence's tokens. Shape: (spans, 2)
+
+    Yields:
+        For each window the numbers of the spans in it, and their start and end in its tokens; ordered by these.
+    """
+    visible = np.concatenate([np.zeros(0, dtype=np.int64), *(window.tokens for window in windows)])
+    places = np.searchsorted(visible, spans)
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    first = 0
+    for window in windows:
+        last = first + len(window.tokens)
+        start, end = places[order].T
+        inside = order[(start < end) & (first <= start) & (end <= last)]
+        yield inside, places[inside] - first
+        first = last
+
+
 class Batch:
     """Windows side by side, padded to the longest.
 
@@ -98,7 +123,7 @@ class Batch:
             return None
         return self.tensor((np.arange(self.width) < self.lengths[:, None] + SPECIALS).astype(np.int64))
 
-    def tensor(self, values: Ints) -> Tensor:
+    def tensor(self, values: "Ints | npt.NDArray[np.float32]") -> Tensor:
         """The values on the batch's device."""
         return torch.from_numpy(values).to(self.device, non_blocking=True)
 

@@ -20,6 +20,8 @@ IDENTITY = 0
 SWAP = PERMUTATIONS.tolist().index([0, 3, 2, 1, 4])
 _E1, _E2 = 1, 3  # the parts that are the entities
 _PLACE: Ints = np.argsort(PERMUTATIONS, axis=1)  # where each part stands in each permutation
+# The parts that stand before each part in each permutation, as the sum of 2^part.
+_BEFORE: Ints = ((_PLACE[:, None, :] < _PLACE[:, :, None]) << np.arange(SEGMENTS)).sum(axis=2)
 
 
 def permuted(pairs: Pairs, which: Ints, classes: Ints) -> Placed:
@@ -54,26 +56,23 @@ def draw_classes(pairs: Pairs, keys: Keys, n_p: int, hashes: SegmentHashes, coun
     Returns:
         The pair and the class of each. Shape: (n,) each, ordered by pair.
     """
-    n = len(pairs.sentence)
-    which = np.repeat(np.arange(n), CLASSES)
-    views = permuted(pairs, which, np.tile(np.arange(CLASSES), n))
-    texts = hashes.of(views.layout).reshape(n, CLASSES)
+    every = np.arange(len(pairs.sentence))
+    texts = hashes.of_all(permuted(pairs, every, np.full_like(every, IDENTITY)).layout, _BEFORE)
     drawn = uniform(keys[pairs.sentence][:, None], Purpose.PERMUTATION, counter[:, None] * CLASSES + np.arange(CLASSES))
     drawn[:, IDENTITY] = -1
     drawn[~_lowest_of_equals(texts)] = np.inf
-    ranks = np.argsort(drawn, axis=1, kind="stable")[:, :n_p]
+    ranks = np.argsort(drawn, axis=1)[:, :n_p]
     pair, column = np.nonzero(np.isfinite(np.take_along_axis(drawn, ranks, axis=1)))
     return pair, ranks[pair, column]
 
 
 def _lowest_of_equals(texts: Keys) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
     """Whether each entry is the first of its value in its row. Shape: that of `texts`."""
-    order = np.argsort(texts, axis=1, kind="stable")
-    ordered = np.take_along_axis(texts, order, axis=1)
-    first = np.ones(texts.shape, dtype=np.bool_)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    lowest = np.empty_like(first)
-    np.put_along_axis(lowest, order, first, axis=1)
+    lowest = np.ones(texts.shape, dtype=np.bool_)
+    ordered = np.sort(texts, axis=1)
+    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):  # few have equals
+        lowest[row] = False
+        lowest[row, np.unique(texts[row], return_index=True)[1]] = True
     return lowest
 
 

@@ -78,10 +78,32 @@ class SegmentHashes:
     def of(self, layout: Layout) -> Keys:
         """The hash of each view. Shape: (V,)."""
         with np.errstate(over="ignore"):
-            begin = self._starts[layout.sentence][:, None] + layout.starts
-            segment = (self._sums[begin + layout.lengths] - self._sums[begin]) * self._inverse[begin]
-            moved = segment * self._powers[layout.positions()]
+            moved = self._segments(layout) * self._powers[layout.positions()]
             return np.asarray(moved.sum(axis=1), dtype=np.uint64)
+
+    def of_all(self, layout: Layout, before: Ints) -> Keys:
+        """The hash of each view in each of P other orders of its segments.
+
+        Args:
+            layout: V views.
+            before: the segments that stand before each one, the sum of 2^segment over them. Shape: (P, 5)
+
+        Returns:
+            Shape: (V, P)
+        """
+        sets = np.arange(1 << SEGMENTS)[:, None] >> np.arange(SEGMENTS) & 1
+        with np.errstate(over="ignore"):
+            segments = self._segments(layout)
+            powers = self._powers[layout.lengths @ sets.T]  # by the set of segments that stand before: (V, 32)
+            hashes = np.zeros((len(segments), len(before)), dtype=np.uint64)
+            for i in range(SEGMENTS):
+                hashes += segments[:, i, None] * powers[:, before[:, i]]
+        return hashes
+
+    def _segments(self, layout: Layout) -> Keys:
+        """The hash of each segment as if it stood at the beginning. Shape: (V, 5)."""
+        begin = self._starts[layout.sentence][:, None] + layout.starts
+        return np.asarray((self._sums[begin + layout.lengths] - self._sums[begin]) * self._inverse[begin])
 
 
 def _columns(*columns: Ints) -> Ints:

@@ -10,11 +10,11 @@ from string import Template
 from typing import Any
 
 from enpar.config import Way
-from enpar.output import atomic
 from enpar.report import tables
 from enpar.report.figures import figures
 from enpar.report.sentences import data, embed
 from enpar.sentence import Sentence
+from enpar.storage import atomic
 from enpar.symmetric import explain
 
 __all__ = ["write_report"]

@@ -3,15 +3,11 @@
 import math
 from collections.abc import Mapping
 from html import escape
-from io import StringIO
 from typing import Any
 
 from enpar.breakdown import FIGURES
+from enpar.report.drawing import COLOURS, drawing
 from enpar.scores import Score
-
-# matplotlib knows no colours of the page, light or dark: these stand for them in what it writes.
-_INK = "#010101"
-_COLOURS = [f"#0101{10 + i}" for i in range(6)]
 
 
 def figures(content: Mapping[str, Any]) -> str:
@@ -49,31 +45,15 @@ def _numbers(models: Mapping[str, Mapping[str, Score]]) -> str:
 
 def _draw(title: str, top: int, models: Mapping[str, Mapping[str, Score]]) -> str:
     """Bars of F1 for every group and model; inline SVG."""
-    # Here and not above: it takes a second, and a command that fails at its settings needs none of it.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     groups = next(iter(models.values()))
     width = 0.8 / len(models)
-    style = {"svg.fonttype": "none", "svg.hashsalt": title, "text.color": _INK, "font.size": 11}
-    style |= {f"{axis}tick.color": _INK for axis in "xy"} | {"axes.edgecolor": _INK}
-    with rc_context(style):
-        figure = Figure(figsize=(6, 3), layout="constrained")
-        axes = figure.add_subplot()
+    with drawing(title) as drawn:
+        axes = drawn.axes
         for i, scores in enumerate(models.values()):
             places = [j + (i - (len(models) - 1) / 2) * width for j in range(len(groups))]
             heights = [100 * score["f1"] for score in scores.values()]
-            axes.bar(places, heights, 0.92 * width, color=_COLOURS[i % 6])
+            axes.bar(places, heights, 0.92 * width, color=COLOURS[i % 6])
         axes.set_xticks(range(len(groups)), [f"{group}\n{score['gold']:,}" for group, score in groups.items()])
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, top)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=_INK, alpha=0.15)
-        axes.set_axisbelow(True)
-        file = StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-    for i, colour in enumerate(_COLOURS):
-        svg = svg.replace(colour, f"var(--m{i})")
-    return svg.replace(_INK, "currentColor")
+    return drawn.svg

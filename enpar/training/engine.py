@@ -1,21 +1,24 @@
 """What takes a training step: plain torch in one process, or DeepSpeed in several."""
 
-import copyreg
+import json
 import logging
 import os
-from collections.abc import Mapping
-from enum import Enum
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from enpar.errors import UserError
+
+_OPTIMIZER = "optimizer.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter, beside how often it was stepped
 
 
 class Engine(Protocol):
@@ -43,10 +46,10 @@ class Engine(Protocol):
         """The sum of a vector over all workers."""
 
     def save(self, folder: Path) -> None:
-        """Write this worker's share of what a continued run needs."""
+        """Write what a continued run needs beside the weights: every worker calls it, the first one writes."""
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
+    def load(self, folder: Path) -> int:
+        """Read what any number of workers wrote; the weights are there already. Returns the updates taken so far."""
 
 
 class TorchEngine:
@@ -83,7 +86,7 @@ class TorchEngine:
         """See `Engine`."""
         raise NotImplementedError("runs in one plain process are short; they begin anew")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path) -> int:
         """See `Engine`."""
         raise NotImplementedError("runs in one plain process are short; they begin anew")
 
@@ -104,6 +107,8 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, lr_scheduler=schedule, config=settings, dist_init_required=False
         )
+        self._optimizer, self._schedule = optimizer, schedule
+        self._begin_moments()
         self.module = module
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device = torch.device(self._engine.device)
@@ -129,29 +134,75 @@ class DeepSpeedEngine:
 
     def save(self, folder: Path) -> None:
         """See `Engine`."""
-        from deepspeed.runtime.zero.config import ZeroStageEnum
+        # DeepSpeed's own checkpoints are pickles, and shards that only as many workers can read.
+        state: dict[str, Tensor] = {}
+        for name, parameter in self._trained():
+            for moment in _MOMENTS:
+                whole = self._whole(parameter, moment)
+                if self.rank == 0:
+                    state[f"{moment}.{name}"] = whole.cpu().contiguous()
+        if self.rank == 0:
+            schedule = json.dumps(self._schedule.state_dict())
+            save_file(state, folder / _OPTIMIZER, metadata={"schedule": schedule})
 
-        # Before Python 3.11.4 an enum is pickled as a call of getattr, which `load` rightly refuses.
-        copyreg.pickle(ZeroStageEnum, _by_value)
-        self._engine.save_checkpoint(str(folder), tag="state")
-
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path) -> int:
         """See `Engine`.
 
         Raises:
-            UserError: the state was written by another number of workers.
+            UserError: there is no such state, or one of other parameters.
         """
-        workers = len(list((folder / "state").glob("*optim_states.pt")))
-        if workers and workers != self.world:
-            raise UserError(f"scaling.num_workers: the run was begun with {workers} workers, not {self.world}")
-        # DeepSpeed would unpickle whatever the file holds; only tensors and these three of its own are let in.
-        from deepspeed.runtime.fp16.loss_scaler import LossScaler
-        from deepspeed.runtime.zero.config import ZeroStageEnum
-        from deepspeed.utils.tensor_fragment import fragment_address
+        path = folder / _OPTIMIZER
+        try:
+            with safe_open(path, framework="pt") as state:
+                updates = self._restore_schedule(json.loads(state.metadata()["schedule"]))
+                for name, parameter in self._trained():
+                    for moment in _MOMENTS:
+                        self._set(parameter, moment, state.get_tensor(f"{moment}.{name}"))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: no state to go on from: {error}; overwrite=true begins anew") from None
+        return updates
 
-        self._engine.checkpoint_engine.load = partial(torch.load, weights_only=True)
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            self._engine.load_checkpoint(str(folder), tag="state")
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, parameter) for name, parameter in self.module.named_parameters() if parameter.requires_grad)
+
+    def _whole(self, parameter: nn.Parameter, moment: str) -> Tensor:
+        """A parameter's moment, put together from the workers' shares where ZeRO has divided it."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        whole: Tensor | None = safe_get_full_optimizer_state(parameter, moment)
+        return self._optimizer.state[parameter][moment] if whole is None else whole
+
+    def _set(self, parameter: nn.Parameter, moment: str, whole: Tensor) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        if parameter in self._optimizer.state:
+            self._optimizer.state[parameter][moment].copy_(whole)
+        else:  # ZeRO: the optimizer has this worker's share of all parameters in place of them
+            safe_set_full_optimizer_state(parameter, whole, moment)
+
+    def _begin_moments(self) -> None:
+        """Give the optimizer the state that it would make at its first step.
+
+        With ZeRO, DeepSpeed finds each parameter's share in it only once the two are linked. It would link them
+        itself, but after the first step of the first group of parameters, when the others have no state yet.
+        """
+        for group in self._optimizer.param_groups:
+            for share in group["params"]:
+                moments = {moment: torch.zeros_like(share) for moment in _MOMENTS}
+                self._optimizer.state[share] = {"step": torch.zeros((), device=share.device), **moments}
+        link = getattr(self._engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+        if link is not None:
+            link()
+
+    def _restore_schedule(self, state: dict[str, Any]) -> int:
+        """Returns how often the schedule, and so every share of the optimizer, has been stepped."""
+        self._schedule.load_state_dict(state)
+        updates = int(self._schedule.last_epoch)
+        for group, rate in zip(self._optimizer.param_groups, self._schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+            for share in group["params"]:
+                self._optimizer.state[share]["step"].fill_(updates)
+        return updates
 
 
 def deepspeed_config(clip: float, settings: int | Mapping[str, Any]) -> dict[str, Any]:
@@ -166,10 +217,6 @@ def deepspeed_config(clip: float, settings: int | Mapping[str, Any]) -> dict[str
         "steps_per_print": 10**9,
     }
     return ours if isinstance(settings, int) else {**ours, **settings}
-
-
-def _by_value(member: Enum) -> tuple[type[Enum], tuple[Any]]:
-    return type(member), (member.value,)
 
 
 def _import_deepspeed() -> Any:  # noqa: ANN401 - the module is untyped

@@ -1,7 +1,7 @@
 """What fine-tuning learns from: labelled windows, their batches, and the candidates that scheduled sampling chooses."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from enpar.model.decode import pairs_of, tags_of, without_overlaps
+from enpar.model.decode import Floats, pairs_of, tags_of, without_overlaps
 from enpar.model.joint import NONE, JointModel, Labels, detect
 from enpar.model.windows import Batch, Window
 from enpar.sentence import Sentence
@@ -139,16 +139,33 @@ class Update:
 
     The candidates are chosen from what the current weights tag, so the sentence encoder and the tagger run when the
     candidates are first asked for, and what they gave is used for the losses: one pass serves both.
+
+    Args:
+        model: the model that is trained.
+        batch: the windows.
+        gold: what is to be found in each.
+        sampled: the windows whose detected spans are candidates, too. Shape: (sampled,)
+        none: weight in the loss of a candidate `entity` or `relation` that is none.
     """
 
-    def __init__(self, model: JointModel, batch: Batch, gold: Sequence[Gold], sampled: Ints) -> None:
+    def __init__(
+        self, model: JointModel, batch: Batch, gold: Sequence[Gold], sampled: Ints, none: Mapping[str, float]
+    ) -> None:
         self.model, self.batch, self.gold = model, batch, gold
-        self._sampled = sampled
+        self._sampled, self._none = sampled, none
 
-    def counts(self) -> dict[str, int]:
-        """Tokens, spans and pairs that are classified."""
-        spans, pairs = len(self.candidates.spans), len(self.candidates.pairs)
-        return {"span": int(self.batch.token_counts.sum()), "entity": spans, "relation": pairs}
+    def counts(self) -> dict[str, float]:
+        """Tokens, spans and pairs that are classified, each counted by its weight."""
+        return {name: float(weights.sum()) for name, (_, weights) in self.wanted.items()}
+
+    @cached_property
+    def wanted(self) -> dict[str, tuple[Ints, Floats]]:
+        """Classes and weights of all tokens, spans and pairs."""
+        spans = zip(self.batch.windows, self.gold, strict=True)
+        tags = np.concatenate([tags_of(gold.spans, len(window.tokens)) for window, gold in spans])
+        classes = {"entity": self.candidates.types, "relation": self.candidates.relations}
+        weighted = {name: (some, np.where(some == NONE, self._none[name], 1.0)) for name, some in classes.items()}
+        return {"span": (tags, np.ones(len(tags))), **weighted}
 
     @cached_property
     def states(self) -> Tensor:
@@ -199,19 +216,17 @@ def _rows(window: int, spans: Ints) -> Ints:
 
 
 def losses(update: Update) -> Losses:
-    """The summed cross-entropy of tags, entity types and relation types (section 2.4)."""
+    """The weighted sums of the cross-entropy of tags, entity types and relation types (section 2.4)."""
     model, batch, candidates = update.model, update.batch, update.candidates
-    tags = np.concatenate(
-        [tags_of(gold.spans, len(window.tokens)) for window, gold in zip(batch.windows, update.gold, strict=True)]
-    )
     entities = model.entities(batch, update.states, candidates.spans)
-    related = model.relation_logits(batch, update.states, candidates.spans, entities, candidates.pairs)
-    wanted = {
-        "span": (update.tag_logits, tags),
-        "entity": (model.entity_classifier(entities), candidates.types),
-        "relation": (related, candidates.relations),
+    logits = {
+        "span": update.tag_logits,
+        "entity": model.entity_classifier(entities),
+        "relation": model.relation_logits(batch, update.states, candidates.spans, entities, candidates.pairs),
     }
-    return {
-        name: functional.cross_entropy(logits, batch.tensor(classes), reduction="sum")
-        for name, (logits, classes) in wanted.items()
-    }, {}
+    return {name: _cross_entropy(batch, logits[name], *wanted) for name, wanted in update.wanted.items()}, {}
+
+
+def _cross_entropy(batch: Batch, logits: Tensor, classes: Ints, weights: Floats) -> Tensor:
+    each = functional.cross_entropy(logits, batch.tensor(classes), reduction="none")
+    return (each * batch.tensor(weights.astype(np.float32))).sum()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from enpar.config import FinetuneJob, FinetuneTraining
 from enpar.extraction import Extraction
+from enpar.model.device import precision_on
 from enpar.model.joint import JointModel
 from enpar.scores import Score, score
 from enpar.sentence import Sentence
@@ -33,8 +34,8 @@ class Fitted:
     epochs: int
     best_epoch: int
     steps: int
-    dev: Scores
     sentences_per_second: float
+    precision: str
 
 
 def fit(
@@ -50,7 +51,7 @@ def fit(
         report: takes the number of the update and what was measured.
     """
     model, settings = extraction.model, job.train
-    learner = _Learner(extraction, train, job, report)
+    learner = Learner(extraction, train, job, report)
     best = _Best(model)
     epoch, seconds = 0, 0.0
     while epoch < settings.epochs and epoch - best.epoch < settings.patience:
@@ -62,7 +63,8 @@ def fit(
         report(learner.step, measured | flat("dev", scores) | {"finetune/epoch": epoch})
         best.see(epoch, scores)
     best.restore()
-    return Fitted(epoch, best.epoch, learner.step, best.scores, epoch * len(train) / seconds)
+    precision = precision_on(extraction.device, settings.precision)
+    return Fitted(epoch, best.epoch, learner.step, epoch * len(train) / seconds, precision)
 
 
 def flat(split: str, scores: Mapping[str, Score]) -> dict[str, float]:
@@ -70,8 +72,8 @@ def flat(split: str, scores: Mapping[str, Score]) -> dict[str, float]:
     return {f"{split}/{name}/f1": value["f1"] for name, value in scores.items()}
 
 
-class _Learner:
-    """Takes the updates."""
+class Learner:
+    """Takes the updates of fine-tuning, epoch by epoch."""
 
     def __init__(self, extraction: Extraction, train: Sequence[Sentence], job: FinetuneJob, report: Report) -> None:
         self._extraction, self._job, self._report = extraction, job, report
@@ -82,6 +84,7 @@ class _Learner:
         optimizer = build_optimizer(rates(extraction.model, settings), settings)
         schedule = build_schedule(optimizer, settings.warmup, steps)
         self._engine = TorchEngine(extraction.model, optimizer, schedule, settings.clip)
+        self._none = {"entity": settings.none_entity_weight, "relation": settings.none_relation_weight}
         self.step = 0
 
     def epoch(self, epoch: int) -> dict[str, float]:
@@ -103,7 +106,8 @@ class _Learner:
 
     def _update(self, examples: Sequence[Example], sampled: np.ndarray) -> dict[str, float]:
         batch = self._extraction.batch([example.window for example in examples])
-        update = Update(self._extraction.model, batch, [example.gold for example in examples], sampled)
+        gold = [example.gold for example in examples]
+        update = Update(self._extraction.model, batch, gold, sampled, self._none)
         return train_step(self._engine, self.step, [update], losses, OBJECTIVES, self._job.seed)
 
 
@@ -125,14 +129,14 @@ class _Best:
         self._model = model
         self._weights: dict[str, Tensor] = {}
         self._value = 0.0
-        self.epoch, self.scores = 0, Scores()
+        self.epoch = 0
 
     def see(self, epoch: int, scores: Scores) -> None:
         """Keep the weights if these scores are the best."""
         value = scores["entity"]["f1"] + scores["relation_exact"]["f1"]
         # As long as nothing is right, patience does not run out: a small corpus may need more epochs to begin with.
         if value > self._value or self._value == 0:
-            self._value, self.epoch, self.scores = value, epoch, scores
+            self._value, self.epoch = value, epoch
             self._weights = {name: weight.detach().clone() for name, weight in self._model.state_dict().items()}
 
     def restore(self) -> None:

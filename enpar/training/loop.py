@@ -14,8 +14,8 @@ from enpar.training.engine import Engine
 class MicroBatch(Protocol):
     """A part of an update that goes through the model at once."""
 
-    def counts(self) -> Mapping[str, int]:
-        """Labelled items by objective."""
+    def counts(self) -> Mapping[str, float]:
+        """Labelled items by objective, or the sum of their weights."""
 
 
 M = TypeVar("M", bound=MicroBatch)
@@ -56,7 +56,7 @@ def train_step(
     sums: dict[str, Tensor] = {}
     for number, micro_batch in enumerate(micro_batches, start=1):
         objective_sums, extra = losses(micro_batch)
-        parts = [weights[name] / max(counts[name], 1) * value for name, value in objective_sums.items()]
+        parts = [weights[name] / (counts[name] or 1) * value for name, value in objective_sums.items()]
         loss = torch.stack(parts).sum()
         lap("forward")
         engine.backward(loss, last=number == len(micro_batches))
@@ -64,7 +64,7 @@ def train_step(
         for name, value in (objective_sums | extra).items():
             sums[name] = sums.get(name, 0) + value.detach()
     totals = _totals(engine, sums)
-    metrics = {f"loss/{name}": totals.pop(name) / max(counts[name], 1) for name in weights}
+    metrics = {f"loss/{name}": totals.pop(name) / (counts[name] or 1) for name in weights}
     metrics["loss/total"] = sum(weights[name] * metrics[f"loss/{name}"] for name in weights)
     if not math.isfinite(metrics["loss/total"]):
         engine.discard()
@@ -76,7 +76,7 @@ def train_step(
     return metrics | {f"count/{name}": float(count) for name, count in counts.items()} | totals
 
 
-def _global_counts(engine: Engine, micro_batches: Sequence[MicroBatch], names: Mapping[str, float]) -> dict[str, int]:
+def _global_counts(engine: Engine, micro_batches: Sequence[MicroBatch], names: Mapping[str, float]) -> dict[str, float]:
     counted = [micro_batch.counts() for micro_batch in micro_batches]
     mine = torch.tensor([sum(counts[name] for counts in counted) for name in names], device=engine.device)
     return dict(zip(names, engine.total(mine).tolist(), strict=True))

@@ -14,7 +14,7 @@ from enpar.training.engine import Engine
 from enpar.wordpieces import SPECIALS, Ints
 
 PARTS = ("input", "forward", "backward", "optimizer", "exchange", "other")
-_RESOLVE = 4096  # laps on a GPU between two looks at its clock
+_RESOLVE = 4096  # laps that are kept before they are added up, for which a GPU is waited for
 
 
 class EncoderFlops:
@@ -57,10 +57,10 @@ class Meter:
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self._laps.append((part, event))
-            if len(self._laps) >= _RESOLVE:
-                self._resolve()
         else:
             self._laps.append((part, time.perf_counter()))
+        if len(self._laps) >= _RESOLVE:
+            self._resolve()
 
     def took(self, batches: list[ViewBatch], world: int) -> dict[str, float]:
         """An update has been taken by each of `world` workers; its rates, taking the others' share as large as ours."""

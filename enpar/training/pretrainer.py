@@ -16,11 +16,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from enpar.config import PretrainJob
-from enpar.metrics import append_metrics, truncate_metrics
+from enpar.model.device import autocast, precision_on
 from enpar.objectives.pretraining import PretrainingModel, ViewTensors, to_tensors
 from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.pretrained import load_encoder, load_tokenizer
-from enpar.training.checkpoint import save_model
+from enpar.training.checkpoint import load_weights, save_model
 from enpar.training.engine import Engine
 from enpar.training.loop import Losses, train_step
 from enpar.training.meter import EncoderFlops, Meter
@@ -30,8 +30,9 @@ from enpar.wordpieces import Ints
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from enpar.training.journal import Journal
+
 MODEL = "model"  # in the folder of a checkpoint: what the run would end with
-_POSITION = "position.json"
 _WARM = 20  # updates that are not measured, at most, and at most a fifth of all
 _HELDOUT_EPOCH = 2**31  # draws of its own
 _HELDOUT_BATCH = 4  # sentences
@@ -49,18 +50,35 @@ class Pretrainer:
         steps: updates of the whole run.
         device: what it computes on.
         make_engine: what takes its steps.
+        checkpoint: the folder of the checkpoint that it goes on from; None at the beginning.
+
+    Attributes:
+        first: number of the first update that is to be taken, from 0.
+
+    Raises:
+        UserError: the checkpoint is not one of this model.
     """
 
     def __init__(
-        self, job: PretrainJob, types: tuple[str, ...], steps: int, device: torch.device, make_engine: MakeEngine
+        self,
+        job: PretrainJob,
+        types: tuple[str, ...],
+        steps: int,
+        device: torch.device,
+        make_engine: MakeEngine,
+        checkpoint: Path | None = None,
     ) -> None:
         self._job, self._types, self.steps, self._device = job, types, steps, device
         self._weights = {name: weight for name, weight in job.objectives.model_dump().items() if weight}
         self._tokenizer = load_tokenizer(job.encoder)
-        self._model = build_model(job, types).to(device)
+        self._model = build_model(job, types)
+        if checkpoint:
+            load_weights(checkpoint / MODEL, self._model.encoder, self._model.parts())
+        self._model.to(device)
         optimizer = build_optimizer(learning_rates(self._model, job), job.train)
         self._schedule = build_schedule(optimizer, job.train.warmup, steps)
         self.engine = make_engine(self._model, optimizer, self._schedule)
+        self.first = self.engine.load(checkpoint) if checkpoint else 0
         self._heldout: list[ViewTensors] = []
 
     def hold_out(self, maker: ViewMaker, sentences: Ints) -> None:
@@ -71,26 +89,26 @@ class Pretrainer:
         self._heldout = [self._tensors(maker.make(batch, _HELDOUT_EPOCH)) for batch in mine]
 
     def train(
-        self, first: int, updates: Iterable[list[ViewBatch]], metrics: Path | None, checkpoint: Checkpoint
+        self, updates: Iterable[list[ViewBatch]], journal: "Journal | None", checkpoint: Checkpoint
     ) -> dict[str, Any]:
         """Take the updates from `first` on.
 
         Args:
-            first: number of the first update, from 0.
             updates: the views of each, in micro-batches.
-            metrics: the file that the first worker adds lines to; None for none.
-            checkpoint: is given the updates so far, and what writes this worker's share of a checkpoint.
+            journal: what the first worker's numbers are added to; None for none.
+            checkpoint: is given the updates so far, and what every worker has to call to write a checkpoint.
 
         Returns:
             How fast it went; see `Meter.result`.
         """
-        if metrics and self.engine.rank == 0:
-            truncate_metrics(metrics, first)
-        if first == 0:
-            self._log(metrics, 0, self._evaluate())
+        journal = journal if self.engine.rank == 0 else None
+        if journal:
+            journal.begin(self.first)
+        if self.first == 0:
+            self._log(journal, 0, self._evaluate())
         settings = self._job.train
-        meter = Meter(self._device, EncoderFlops(self._model.encoder), warm_updates(self.steps - first))
-        for step, batches in zip(range(first, self.steps), updates, strict=True):
+        meter = Meter(self._device, EncoderFlops(self._model.encoder), warm_updates(self.steps - self.first))
+        for step, batches in zip(range(self.first, self.steps), updates, strict=True):
             tensors = [self._tensors(batch) for batch in batches]
             meter.lap("input")
             sums = train_step(self.engine, step, tensors, self._losses, self._weights, self._job.seed, meter.lap)
@@ -100,17 +118,14 @@ class Pretrainer:
             evaluates = done == self.steps or done % settings.evaluate_every == 0
             if evaluates:
                 row |= self._evaluate()
-            self._log(metrics, done, row)
+            self._log(journal, done, row)
             if done == self.steps or done % settings.checkpoint_every == 0:
                 evaluates = True
+                if journal:
+                    journal.keep()
                 checkpoint(done, partial(self._save, done))
             meter.paused() if evaluates else meter.lap("other")
-        return meter.result(self.engine)
-
-    def restore(self, folder: Path) -> int:
-        """Go on from a checkpoint; returns how many updates had been taken."""
-        self.engine.load(folder)
-        return int(json.loads((folder / _POSITION).read_text(encoding="utf-8"))["step"])
+        return meter.result(self.engine) | {"precision": precision_on(self._device, settings.precision)}
 
     def _tensors(self, batch: ViewBatch) -> ViewTensors:
         tokenizer = self._tokenizer
@@ -118,7 +133,7 @@ class Pretrainer:
         return to_tensors(batch, *special).to(self._device)
 
     def _losses(self, batch: ViewTensors) -> Losses:
-        with autocast(self._device, self._job):
+        with autocast(self._job.train.precision, self._device):
             losses: Losses = self._model(batch)
             return losses
 
@@ -150,15 +165,14 @@ class Pretrainer:
         acd = ["right/swap", "count/swap"] if "acd" in self._weights else []
         return of_all + acd + (["count/pp_moved"] if "pp" in self._weights else [])
 
-    def _log(self, metrics: Path | None, step: int, row: dict[str, float]) -> None:
-        if metrics and self.engine.rank == 0 and row:
-            append_metrics(metrics, step, row)
+    def _log(self, journal: "Journal | None", step: int, row: dict[str, float]) -> None:
+        if journal and row:
+            journal.add(step, row)
 
     def _save(self, done: int, folder: Path) -> None:
-        """Write this worker's share of a checkpoint."""
+        """Write a checkpoint: every worker calls it, the first one writes."""
         self.engine.save(folder)
         if self.engine.rank == 0:
-            (folder / _POSITION).write_text(json.dumps({"step": done}), encoding="utf-8")
             (folder / MODEL).mkdir()
             _save_model(folder / MODEL, self._model, self._tokenizer, self._job, self._types, done)
 
@@ -166,11 +180,6 @@ class Pretrainer:
 def warm_updates(steps: int) -> int:
     """How many of these updates, the first ones, are not measured."""
     return max(1, min(_WARM, steps // 5))
-
-
-def autocast(device: torch.device, job: PretrainJob) -> torch.autocast:
-    """The precision that the job asks for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=job.train.precision == "bf16")
 
 
 def _report(stage: str, sums: dict[str, float], names: dict[str, float]) -> dict[str, float]:

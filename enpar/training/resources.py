@@ -1,20 +1,27 @@
-"""What a training run asks of the machine: workers, threads and memory."""
+"""What a training run asks of the machine or the cluster: workers, threads and memory.
 
-import os
+What there is, Ray knows; a run of one process needs none, so Ray is imported only where it is asked.
+"""
 
-import torch
+from typing import TYPE_CHECKING
 
 from enpar.config import PretrainJob, Scaling
-from enpar.errors import UserError
 from enpar.training.plan import sentences_an_update
+
+if TYPE_CHECKING:
+    from enpar.capacity import Bundle
 
 _MEMORY = 3 * 2**30  # bytes for a training process on a CPU
 
 
 def settle(job: PretrainJob) -> PretrainJob:
-    """Fill in what the settings leave to the machine: workers, threads and ZeRO stage."""
+    """Fill in what the settings leave to the machine or the cluster: workers, threads and ZeRO stage.
+
+    Raises:
+        UserError: the cluster cannot be joined.
+    """
     scaling = job.scaling
-    workers = scaling.num_workers or _workers(job)
+    workers = scaling.num_workers or max(scaling.min_workers, _workers(job))
     threads = scaling.threads or max(1, round(scaling.cpus_per_worker))
     stage = job.deepspeed if job.deepspeed is not None else min(workers - 1, 1)
     settled = scaling.model_copy(update={"num_workers": workers, "threads": threads})
@@ -22,32 +29,52 @@ def settle(job: PretrainJob) -> PretrainJob:
 
 
 def _workers(job: PretrainJob) -> int:
-    if os.environ.get("RAY_ADDRESS"):
-        return 1  # how large the cluster is, and may become, is not known here
+    from enpar.capacity import capacity
+
+    has = capacity(job.scaling.use_gpu)
     if job.scaling.use_gpu:
-        return max(1, torch.cuda.device_count())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    views = job.scaling.view_workers * job.scaling.cpus_for_views
-    each = max(1.0, job.scaling.cpus_per_worker + views)
+        return max(1, int(has.gpus))
+    each = max(1.0, job.scaling.cpus_per_worker + _views(job.scaling))
     work = sentences_an_update(job) // job.train.accumulation
-    return max(1, min(int((os.cpu_count() or 1) / each), memory // _MEMORY, work))
+    return max(1, min(int(has.cpus / each), int(has.memory // _MEMORY), work))
 
 
-def check_resources(scaling: Scaling) -> None:
-    """See that this machine has what is asked for; Ray would wait for it for ever. A cluster may yet grow.
+def check_resources(job: PretrainJob) -> None:
+    """See that there is room for what a settled job asks for; Ray would wait for it for ever.
 
     Raises:
-        UserError: it has not.
+        UserError: there is not.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    workers, views = scaling.num_workers or 1, scaling.view_workers * scaling.cpus_for_views
-    cpus, wanted = os.cpu_count() or 1, workers * (scaling.cpus_per_worker + views)
-    if wanted > cpus:
-        raise UserError(
-            f"scaling: {workers} workers of {scaling.cpus_per_worker} CPUs, with {views:g} "
-            f"more for the views of each, are {wanted:g}; this machine has {cpus}: lower num_workers or cpus_per_worker"
-        )
-    gpus = torch.cuda.device_count()
-    if scaling.use_gpu and workers > gpus:
-        raise UserError(f"scaling.use_gpu: {workers} workers want a GPU each; this machine has {gpus}")
+    from enpar.capacity import require
+
+    workers = job.scaling.num_workers or 1
+    require(_bundles(job.scaling, workers), _asked(job.scaling, workers), job.wait)
+
+
+def room_left(job: PretrainJob) -> int:
+    """How many of a settled job's workers there is room for now; waits until it is the fewest that are to go on."""
+    from enpar.capacity import most
+
+    scaling, all_of_them = job.scaling, job.scaling.num_workers or 1
+    fewest = min(scaling.min_workers, all_of_them)
+    numbers = range(all_of_them, fewest - 1, -1)
+    return numbers[most([_bundles(scaling, workers) for workers in numbers], _asked(scaling, fewest))]
+
+
+def _asked(scaling: Scaling, workers: int) -> str:
+    gpus = " and a GPU" if scaling.use_gpu else ""
+    return (
+        f"scaling: {workers} workers of {scaling.cpus_per_worker:g} CPUs{gpus}, with {_views(scaling):g} CPUs more for "
+        f"the views of each, are {workers * (scaling.cpus_per_worker + _views(scaling)):g} CPUs"
+        + (f" and {workers} GPUs" if scaling.use_gpu else "")
+    )
+
+
+def _bundles(scaling: Scaling, workers: int) -> "list[Bundle]":
+    training = {"CPU": scaling.cpus_per_worker, **({"GPU": 1.0} if scaling.use_gpu else {})}
+    views = {"CPU": scaling.cpus_for_views}
+    return [training] * workers + [views] * (workers * scaling.view_workers)
+
+
+def _views(scaling: Scaling) -> float:
+    return scaling.view_workers * scaling.cpus_for_views
