@@ -22,8 +22,8 @@ FREE = 10  # the first file number that the pipes may have, so that 3 and 4 are 
 class Page:
     """One page, and all that it wrote to its console or raised."""
 
-    def __init__(self, commands: int, answers: int) -> None:
-        self._commands, self._answers, self._rest = commands, answers, b""
+    def __init__(self, commands: int, answers: int, allowed: tuple[str, ...]) -> None:
+        self._commands, self._answers, self._rest, self._allowed = commands, answers, b"", allowed
         self._count, self._session = 0, None
         self._loaded = False
         self.complaints: list[str] = []
@@ -43,10 +43,10 @@ class Page:
         assert "error" not in answer, answer
         return answer["result"]
 
-    def open(self, path: Path) -> None:
-        """Load a file, and wait for it."""
+    def open(self, place: Path | str) -> None:
+        """Load a file or a URL, and wait for it."""
         self._loaded = False
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=place.as_uri() if isinstance(place, Path) else place)
         while not self._loaded:
             self._note(self._read())
 
@@ -55,6 +55,33 @@ class Page:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, expression: str):
+        """The value of a JavaScript expression once it is true."""
+        end = time.monotonic() + PATIENCE
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < end, f"{expression} stays {value!r}"
+            time.sleep(0.05)
+        return value
+
+    @contextmanager
+    def inside(self):
+        """Within the one frame of the page that is a process of its own, as a sandboxed one is."""
+        end = time.monotonic() + PATIENCE
+        while len(frames := self._frames()) != 1:  # its process comes up after its element
+            assert time.monotonic() < end, f"the page has {len(frames)} frames"
+            time.sleep(0.05)
+        (frame,) = frames
+        outside = self._session
+        self._session = self.call("Target.attachToTarget", targetId=frame["targetId"], flatten=True)["sessionId"]
+        try:
+            yield self
+        finally:
+            self._session = outside
+
+    def _frames(self) -> list[dict]:
+        frames = [target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "iframe"]
+        return [frame for frame in frames if not frame["url"].startswith("chrome")]  # as in the browser's first tab
 
     def click(self, selector: str) -> None:
         """Press the mouse on the middle of an element, as a person would."""
@@ -91,13 +118,13 @@ class Page:
             self.complaints.append(str(parameters["args"]))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
             self.complaints.append(parameters["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith("file:"):
+        elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith(self._allowed):
             self.complaints.append(f"asks the network for {parameters['request']['url']}")
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Page]:
-    """A page in a browser of its own; `profile` is an empty folder."""
+def chromium(profile: Path, allowed: tuple[str, ...] = ("file:",)) -> Iterator[Page]:
+    """A page in a browser of its own; `profile` is an empty folder, `allowed` begins what it may ask for."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     assert program, "no browser: install chromium (`apt-get install chromium`), or run `make test`, which needs none"
     theirs_in, commands = _pipe()
@@ -114,7 +141,7 @@ def chromium(profile: Path) -> Iterator[Page]:
     for end in (theirs_in, theirs_out):
         os.close(end)
     try:
-        yield Page(commands, answers)
+        yield Page(commands, answers, allowed)
     finally:
         process.terminate()
         process.wait(PATIENCE)

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import spacy
 import spacy.tokens
+from broken import break_off, keep_parts
 
-from enpar.annotate import Annotator, run
+from enpar.annotate import COUNTS, PART, Annotator, run
 from enpar.config import AnnotateJob
 from enpar.documents import Document, Rejected
 from enpar.errors import UserError
@@ -126,23 +127,12 @@ def test_kind_of_file_part_size_and_workers_change_nothing(ray_session: None, tm
     assert content(tmp_path / "one") == content(tmp_path / "three")
 
 
-def break_off(finished: Path, lost: list[str]) -> None:
-    """Make of a finished output one that was broken off before some of its chunks were done."""
-    manifest = json.loads((finished / "manifest.json").read_text())
-    del manifest["result"]
-    (finished / "manifest.json").write_text(json.dumps(manifest))
-    for name in ("_SUCCESS", "rejected.jsonl"):
-        (finished / name).unlink()
-    for name in lost:
-        (finished / ".parts" / f"{name}.json").unlink()
-
-
 def test_a_broken_run_is_continued(
     ray_session: None, input: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(job(input, tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "forget", lambda self: None)
+        keep_parts(patch)
         run(job(input, tmp_path / "broken"))
     broken = tmp_path / "broken"
     break_off(broken, ["00001", "00003"])
@@ -158,7 +148,7 @@ def test_a_broken_run_is_not_continued_with_another_input(
     ray_session: None, input: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "forget", lambda self: None)
+        keep_parts(patch)
         run(job(input, tmp_path / "out"))
     break_off(tmp_path / "out", ["00001"])
     (input / "c.txt").write_text(TEXTS[0])
@@ -256,7 +246,7 @@ class Stub(Pipeline):
 
 @pytest.fixture
 def annotator(tmp_path: Path) -> Annotator:
-    return Annotator(job(tmp_path, tmp_path / "out"), Stub("", (), (), None), Parts(tmp_path, 1))
+    return Annotator(job(tmp_path, tmp_path / "out"), Stub("", (), (), None), Parts(tmp_path, 1, PART, COUNTS))
 
 
 def test_a_document_on_which_spacy_fails_costs_no_other(annotator: Annotator) -> None:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from enpar import __version__
-from enpar.config import VERBS
+from enpar.verbs import VERBS
 
 
 def enpar(*arguments, cwd=None):

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from enpar.config import VERBS, FetchJob, FinetuneJob, PretrainJob, ViewsJob
+from enpar.config import FetchJob, FinetuneJob, PretrainJob, ViewsJob
 from enpar.errors import UserError
 from enpar.settings import describe, parse
+from enpar.verbs import VERBS
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
 SPLITS = ["corpus.train=a", "corpus.dev=b"]
@@ -27,7 +28,7 @@ def test_every_job_file_is_complete_and_valid(path):
         (PretrainJob, [*PRETRAIN, "train.steps=0"], ["train.steps: ", "greater than or equal to 1", "got 0"]),
         (PretrainJob, [*PRETRAIN, "train.warmup=1.5"], ["train.warmup: ", "less than or equal to 1"]),
         (PretrainJob, [*PRETRAIN, "train.learning_rate=.nan"], ["train.learning_rate: ", "finite"]),
-        (PretrainJob, [*PRETRAIN, "train.precision=fp8"], ["train.precision: ", "'bf16' or 'fp32'", "'fp8'"]),
+        (PretrainJob, [*PRETRAIN, "train.precision=fp8"], ["train.precision: ", "'auto', 'bf16' or 'fp32'", "'fp8'"]),
         (PretrainJob, [*PRETRAIN, "train=3"], ["train: ", "got 3"]),
         (PretrainJob, [*PRETRAIN, "train.epochs=2"], ["give train.steps or train.epochs"]),
         (PretrainJob, ["data=d", "output=o", "train.batch_size=3"], ["give train.steps or train.epochs"]),
@@ -128,8 +129,15 @@ def test_a_seed_has_bounds(seed):
     [
         ("{zero_optimization: {stage: 3}}", "zero_optimization.stage must be 0, 1 or 2"),
         ("{gradient_clipping: 2}", "gradient_clipping is not set here but by train.clip"),
+        ("{fp16: {enabled: true}}", "fp16 is not set here but by train.precision"),
     ],
 )
 def test_a_deepspeed_mapping_leaves_to_enpar_what_is_enpars(mapping, message):
     with pytest.raises(UserError, match=message):
         parse(PretrainJob, ["data=a", "output=b", "train.steps=1", f"deepspeed={mapping}"])
+
+
+def test_no_more_workers_than_there_are_can_be_the_fewest():
+    with pytest.raises(UserError, match=r"scaling: min_workers: 3 are more than num_workers \(2\)"):
+        parse(PretrainJob, [*PRETRAIN, "scaling.num_workers=2", "scaling.min_workers=3"])
+    assert parse(PretrainJob, [*PRETRAIN, "scaling.min_workers=3"]).scaling.min_workers == 3

@@ -63,3 +63,8 @@ def test_pairs_are_of_one_sequence_and_in_text_order():
     spans = np.array([[0, 1, 2], [0, 1, 3], [0, 4, 5], [2, 0, 1], [2, 3, 4]])
     assert pairs_of(spans).tolist() == [[0, 2], [1, 2], [3, 4]]  # the first two start together
     assert pairs_of(spans[:0]).shape == (0, 2)
+
+
+def test_pairs_of_nested_spans():
+    spans = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 4]])
+    assert pairs_of(spans, nested=True).tolist() == [[0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]

@@ -8,14 +8,18 @@ import torch
 from encoders import tiny_encoder
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 
 from enpar import evaluate
 from enpar.config import EvaluateJob, FinetuneJob
 from enpar.corpora import load, sample_corpus
+from enpar.errors import UserError
 from enpar.extraction import Extraction, start
 from enpar.extraction import load as load_model
 from enpar.finetune import run, share
 from enpar.model.joint import Labels
+from enpar.scores import score
+from enpar.seeds import summary
 from enpar.sentence import Sentence, write_jsonl
 from enpar.settings import parse
 from enpar.training.checkpoint import save_model
@@ -156,6 +160,69 @@ def test_the_same_seed_gives_the_same_scores(place, finished, tmp_path):
     again = run(job(place, tmp_path / "again"))
     assert {name: again[name] for name in ("dev", "test")} == {name: result[name] for name in ("dev", "test")}
     assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_several_seeds_are_those_runs_side_by_side(place, finished, tmp_path, database, monkeypatch):
+    one, folder = finished
+    output = tmp_path / "seeds"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = run(job(place, output, "seeds=[1, 2]", "tracking.enabled=true"))
+    assert (output / "seed-1/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    runs = [json.loads((output / f"seed-{seed}/manifest.json").read_text())["result"] for seed in (1, 2)]
+    assert [r["test"] for r in result["runs"]] == [r["test"] for r in runs]
+    assert result["runs"][0]["test"] == one["test"]
+    for split in ("dev", "test"):
+        f1s = [r[split]["entity"]["f1"] for r in runs]
+        assert result[split]["entity"]["f1"] == pytest.approx(sum(f1s) / 2)
+        assert result["sd"][split]["entity"] == pytest.approx(abs(f1s[0] - f1s[1]) / 2**0.5)
+        assert result[split]["relation"]["gold"] == one[split]["relation"]["gold"]
+    # Typed again after a break, what is finished stays; a third seed is another run.
+    (output / "_SUCCESS").unlink()
+    (output / "seed-2" / "_SUCCESS").unlink()
+    before = (output / "seed-1/model.safetensors").stat().st_mtime_ns
+    assert run(job(place, output, "seeds=[1, 2]")) == result
+    assert (output / "seed-1/model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="seeds: "):
+        run(job(place, output, "seeds=[1, 2, 3]"))
+    # In MLflow the seeds belong to one run, which has their means.
+    client = MlflowClient(f"sqlite:///{database}")
+    logged = client.search_runs([client.get_experiment_by_name("enpar").experiment_id])
+    names = {one.info.run_id: one.info.run_name for one in logged}
+    parents = {one.info.run_name: names.get(one.data.tags.get("mlflow.parentRunId")) for one in logged}
+    assert parents == {
+        "finetune seeds": None,
+        "finetune seed-1": "finetune seeds",
+        "finetune seed-2": "finetune seeds",
+    }
+    (mean,) = [one.data.metrics for one in logged if one.info.run_name == "finetune seeds"]
+    assert mean["finetune/result/dev/entity/f1"] == result["dev"]["entity"]["f1"]
+
+
+def test_one_seed_cannot_be_given_twice(place, tmp_path):
+    with pytest.raises(UserError, match="seeds: each one can be given once"):
+        job(place, tmp_path / "o", "seeds=[1, 1]")
+
+
+def test_the_best_on_dev_and_the_means_by_hand():
+    def scores(f1):
+        names = ("span", "entity", "relation", "relation_exact")
+        numbers = {"precision": f1, "recall": f1, "f1": f1, "gold": 10, "predicted": 8, "correct": 4}
+        return {name: dict(numbers) for name in names}
+
+    common = {"best_epoch": 1, "epochs": 3, "test": None, "gold": {}, "corpus": {}}
+    found = summary([4, 5, 6], [{"model": str(f1), "dev": scores(f1), **common} for f1 in (0.25, 0.75, 0.5)])
+    assert found["model"] == "0.75"
+    assert found["dev"]["span"] == scores(0.5)["span"]
+    assert found["sd"] == {"dev": dict.fromkeys(scores(0), 0.25)}
+    assert found["test"] is None
+    assert [one["seed"] for one in found["runs"]] == [4, 5, 6]
+
+
+def test_what_is_predicted_for_dev_and_test_is_kept(place, finished):
+    result, folder = finished
+    for split in ("dev", "test"):
+        gold = load("jsonl", place / f"{split}.jsonl")
+        assert score(gold, load("jsonl", folder / f"predictions-{split}.jsonl")) == result[split]
 
 
 def test_evaluate_in_another_process_predicts_the_same(place, finished, tmp_path):

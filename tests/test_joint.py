@@ -6,7 +6,7 @@ import torch
 from encoders import tiny_encoder
 
 from enpar.config import FinetuneJob
-from enpar.extraction import Extraction, start
+from enpar.extraction import Extraction, load, start
 from enpar.model.joint import Labels
 from enpar.model.windows import cut, windows_of
 from enpar.pretrained import load_config, load_tokenizer
@@ -18,6 +18,7 @@ from enpar.training.fit import fit, layers_of, rates
 from enpar.wordpieces import Pieces, limit_of
 
 LABELS = Labels(("ORG", "PER"), ("employs", "works_for"))
+EQUAL = {"entity": 1.0, "relation": 1.0}
 
 
 def sentence(text, entities=(), relations=()):
@@ -106,11 +107,11 @@ def test_shared_contexts_give_what_the_pair_encoder_gives(untrained):
     with torch.no_grad():  # in blocks, too
         import enpar.model.joint as joint
 
-        rows, joint._CONTEXT_ROWS = joint._CONTEXT_ROWS, batch.width
+        pairs_at_once, joint._PAIRS = joint._PAIRS, 1
         try:
             blocks = model.relation_logits(batch, states, spans, entities, pairs)
         finally:
-            joint._CONTEXT_ROWS = rows
+            joint._PAIRS = pairs_at_once
     torch.testing.assert_close(blocks, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -134,9 +135,38 @@ def test_what_is_labelled_is_not_looked_at(untrained):
     assert untrained.predict(blank) == untrained.predict(CORPUS)
 
 
+def test_given_entities_are_related_as_those_that_are_found(untrained):
+    found = untrained.predict(CORPUS)
+    turned = [replace(p.sentence, entities=p.sentence.entities[::-1], relations=()) for p in found]
+    for one, other in zip(found, untrained.relate(turned), strict=True):
+        last = len(one.sentence.entities) - 1
+        assert other.sentence.entities == one.sentence.entities[::-1]
+        assert set(other.entity_scores) <= {None}
+        mirrored = [Relation(r.type, last - r.head, last - r.tail) for r in other.sentence.relations]
+        assert mirrored == list(one.sentence.relations)
+        assert other.relation_scores == pytest.approx(one.relation_scores, abs=1e-5)
+    assert untrained.relate([]) == untrained.predict([]) == []
+
+
+def test_what_is_loaded_predicts_as_what_was_saved(encoder, tmp_path):
+    torch.manual_seed(3)
+    extraction = start(encoder, True, LABELS, 0.1, "bf16")
+    with torch.no_grad():
+        extraction.model.entity_classifier.bias[0] = extraction.model.relation_classifier.bias[0] = -5
+    extraction.save(tmp_path, {"precision": "bf16"}, "card")
+    predicted = extraction.predict(CORPUS)
+    assert sum(len(p.sentence.relations) for p in predicted) > 0
+    assert load(tmp_path).predict(CORPUS) == predicted  # to the last bit, though its weights are cast beforehand
+
+
+def test_the_size_of_a_batch_changes_no_more_than_padding(untrained):
+    alone, together = untrained.predict(CORPUS, batch_wordpieces=1), untrained.predict(CORPUS, batch_wordpieces=10_000)
+    assert [p.sentence for p in alone] == [p.sentence for p in together]
+
+
 def test_a_batch_without_candidates_has_losses(untrained):
     [example] = examples_of(CORPUS[3], untrained.windows(CORPUS[3:4])[0], LABELS)
-    update = Update(untrained.model, untrained.batch([example.window]), [example.gold], np.arange(0))
+    update = Update(untrained.model, untrained.batch([example.window]), [example.gold], np.arange(0), EQUAL)
     assert update.counts() == {"span": 3, "entity": 0, "relation": 0}
     sums, _ = losses(update)
     torch.stack(list(sums.values())).sum().backward()
@@ -228,16 +258,41 @@ def test_candidates_are_gold_and_what_is_detected(untrained):
     all_examples = [example for s, windows in pairs for example in examples_of(s, windows, LABELS)]
     batch = untrained.batch([e.window for e in all_examples])
     gold = [e.gold for e in all_examples]
-    pure = Update(untrained.model, batch, gold, np.arange(0)).candidates
+    pure = Update(untrained.model, batch, gold, np.arange(0), EQUAL).candidates
     assert pure.spans[:, 1:].tolist() == [span for g in gold for span in g.spans.tolist()]
     assert pure.types.tolist() == [kind for g in gold for kind in g.types]
     assert sorted(pure.relations[pure.relations > 0]) == [1, 2, 2, 2, 4, 4]
-    mixed = Update(untrained.model, batch, gold, np.array([0, 3])).candidates
+    mixed = Update(untrained.model, batch, gold, np.array([0, 3]), EQUAL).candidates
     extra = {tuple(span) for span in mixed.spans} - {tuple(span) for span in pure.spans}
     assert extra and {window for window, *_ in extra} <= {0, 3}
     assert sorted(mixed.types[mixed.types > 0]) == sorted(pure.types)
     assert sorted(mixed.relations[mixed.relations > 0]) == sorted(pure.relations[pure.relations > 0])
     assert all(mixed.types[i] == 0 for i, span in enumerate(mixed.spans) if tuple(span) in extra)
+
+
+def test_what_is_none_counts_by_its_weight(untrained):
+    """Against torch's own weighted cross-entropy, of which the mean is over the weights as well."""
+    pairs = zip(CORPUS, untrained.windows(CORPUS), strict=True)
+    all_examples = [example for s, windows in pairs for example in examples_of(s, windows, LABELS)]
+    batch, gold = untrained.batch([e.window for e in all_examples]), [e.gold for e in all_examples]
+    none = {"entity": 0.25, "relation": 0.5}
+    update = Update(untrained.model, batch, gold, np.array([0, 3]), none)
+    sums, _ = losses(update)
+    candidates = update.candidates
+    with torch.no_grad():
+        entities = untrained.model.entities(batch, update.states, candidates.spans)
+        logits = {
+            "entity": untrained.model.entity_classifier(entities),
+            "relation": untrained.model.relation_logits(
+                batch, update.states, candidates.spans, entities, candidates.pairs
+            ),
+        }
+    for name, classes in (("entity", candidates.types), ("relation", candidates.relations)):
+        weights = torch.ones(logits[name].shape[1])
+        weights[0] = none[name]
+        mean = torch.nn.functional.cross_entropy(logits[name], torch.from_numpy(classes), weights)
+        assert 0 < sum(classes == 0) < len(classes)
+        assert sums[name].item() / update.counts()[name] == pytest.approx(mean.item(), rel=1e-5)
 
 
 def test_scheduled_sampling_begins_with_gold_alone():
@@ -264,10 +319,9 @@ def test_batches_are_a_draw_from_seed_and_epoch():
 
 def test_a_model_learns_a_handful_of_sentences_by_heart(untrained):
     settings = job(epochs=60, patience=60, sampling_start=10, weight_decay=0, freeze_embeddings="false")
-    fitted = fit(untrained, CORPUS, CORPUS, settings, lambda step, measured: None)
-    assert {name: value["f1"] for name, value in fitted.dev.items()} == dict.fromkeys(fitted.dev, 1.0)
-    predicted = [p.sentence for p in untrained.predict(CORPUS)]
-    assert score(CORPUS, predicted)["relation_exact"]["f1"] == 1.0
+    fit(untrained, CORPUS, CORPUS, settings, lambda step, measured: None)
+    scores = score(CORPUS, [p.sentence for p in untrained.predict(CORPUS)])
+    assert {name: value["f1"] for name, value in scores.items()} == dict.fromkeys(scores, 1.0)
 
 
 def test_learning_rates_fall_from_layer_to_layer(untrained):

@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from enpar.errors import UserError
-from enpar.output import Output, atomic
+from enpar.output import Output
+from enpar.storage import atomic
 
 SETTINGS = {"seed": 1, "train": {"steps": 3}, "overwrite": False, "tracking": {"enabled": True}}
 
@@ -59,9 +61,10 @@ def test_other_settings_are_refused_by_name(tmp_path, settings, part, finished):
     assert part in str(error.value)
 
 
-def test_where_a_run_is_tracked_may_change(tmp_path):
-    Output(tmp_path, "pretrain", SETTINGS).claim()
-    Output(tmp_path, "pretrain", changed(tracking={"enabled": False}, overwrite=True)).check()
+@pytest.mark.parametrize("more", [{"tracking": {"enabled": False}}, {"scaling": {"num_workers": 3}}, {"wait": 9.0}])
+def test_where_a_run_is_tracked_and_who_does_it_may_change(tmp_path, more):
+    Output(tmp_path, "pretrain", changed(scaling={"num_workers": 2, "use_gpu": True}, wait=30.0)).claim()
+    Output(tmp_path, "pretrain", changed(**more)).check()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -118,3 +121,12 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"output: .*file/run: Not a directory"):
         Output(tmp_path / "file" / "run", "finetune", SETTINGS).claim()
+
+
+def test_in_a_ray_job_only_an_absolute_folder_lasts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Output(Path("runs/a"), "pretrain", SETTINGS).check()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    Output(tmp_path / "runs" / "a", "pretrain", SETTINGS).check()
+    with pytest.raises(UserError, match=r"output: runs/a would be lost .* output=\$PWD/runs/a"):
+        Output(Path("runs/a"), "pretrain", SETTINGS).check()

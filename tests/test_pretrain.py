@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import torch
-from encoders import tiny_encoder
+from pretraining import heldout_losses, in_this_process, nearly, total_losses, wait_for_step, write_place
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from enpar import corpora
+from enpar.config import PretrainJob
 from enpar.metrics import read_metrics
-from enpar.sentence import to_table
+from enpar.settings import parse
 
 STEPS = 12
 SETTINGS = [
@@ -36,19 +35,12 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with sentences and a tiny encoder that knows their words."""
-    folder = tmp_path_factory.mktemp("pretrain")
-    sentences = [s for s in corpora.load("jsonl", corpora.sample_corpus() / "train.jsonl") if len(s.entities) > 1]
-    (folder / "sentences").mkdir()
-    pq.write_table(to_table(sentences), folder / "sentences" / "part-00000.parquet")
-    (folder / "sentences" / "_SUCCESS").touch()
-    tiny_encoder(folder / "encoder", {token for sentence in sentences for token in sentence.tokens})
-    return folder
+    return write_place(tmp_path_factory.mktemp("pretrain"))
 
 
 def command(place: Path, output: str, *more: str) -> list[str]:
     settings = [f"data={place / 'sentences'}", f"encoder={place / 'encoder'}", f"output={place / output}", *SETTINGS]
-    return [sys.executable, "-m", "enpar", "pretrain", *settings, *more]
+    return [sys.executable, "-m", "enpar", "pretrain", *settings, "tracking.enabled=false", *more]
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[dict, str]:
@@ -63,26 +55,11 @@ def start(arguments: list[str]) -> "subprocess.Popen[str]":
 
 @pytest.fixture(scope="module")
 def unbroken(place: Path) -> tuple[dict, str]:
-    return finish(start(command(place, "unbroken")))
+    return finish(start(command(place, "unbroken", "tracking.enabled=true")))
 
 
 def losses(place: Path, output: str) -> list[tuple[int, float]]:
-    rows = read_metrics(place / output / "metrics.jsonl")
-    return [(row["step"], row["pretrain/loss/total"]) for row in rows if "pretrain/loss/total" in row]
-
-
-def nearly(expected: list[tuple[int, float]], rel: float) -> list:
-    return [(step, pytest.approx(loss, rel=rel)) for step, loss in expected]
-
-
-def wait_for_step(process: "subprocess.Popen[str]", metrics: Path, step: int) -> None:
-    """Return when the run has written the line of a step: after its checkpoint at 4, before its end."""
-    while not any(row["step"] >= step for row in read_metrics(metrics)):
-        assert process.poll() is None, process.communicate()
-        try:
-            process.wait(timeout=0.05)
-        except subprocess.TimeoutExpired:
-            continue
+    return total_losses(read_metrics(place / output / "metrics.jsonl"))
 
 
 def train_workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -124,7 +101,7 @@ def test_transformers_reads_the_sentence_encoder(place: Path, unbroken: tuple[di
 
 def test_a_finished_run_is_left_alone(place: Path, unbroken: tuple[dict, str]):
     written = (place / "unbroken" / "model.safetensors").stat().st_mtime_ns
-    result, _ = finish(start(command(place, "unbroken")))
+    result, _ = finish(start(command(place, "unbroken", "tracking.enabled=true")))
     assert result == unbroken[0]
     assert (place / "unbroken" / "model.safetensors").stat().st_mtime_ns == written
 
@@ -141,23 +118,20 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(place: Path, unbroken: 
     assert losses(place, "worker_killed") == nearly(losses(place, "unbroken"), 1e-4)
 
 
-def test_a_killed_command_goes_on(place: Path, unbroken: tuple[dict, str]):
-    process = start(command(place, "command_killed"))
-    wait_for_step(process, place / "command_killed" / "metrics.jsonl", 6)
+def test_a_killed_command_goes_on_with_more_workers_as_one_process_would(place: Path):
+    more = ["train.dropout=0", "train.steps=20", "train.accumulation=2", "scaling.view_workers=2"]
+    more += ["scaling.cpus_for_views=0.1"]
+    process = start(command(place, "killed", *more, "scaling.num_workers=1"))
+    wait_for_step(process, place / "killed" / "metrics.jsonl", 10)
     workers = train_workers(process)
     process.kill()
     assert not psutil.wait_procs(workers, timeout=60)[1]  # they go with it
-    result, _ = finish(start(command(place, "command_killed")))
-    assert result["loss"] == pytest.approx(unbroken[0]["loss"], rel=1e-4)
-    assert losses(place, "command_killed") == nearly(losses(place, "unbroken"), 1e-4)
-
-
-def test_one_worker_with_accumulation_equals_two_workers(place: Path):
-    more = ["train.dropout=0", "train.steps=20", "scaling.view_workers=2", "scaling.cpus_for_views=0.1"]
-    two, _ = finish(start(command(place, "two", *more)))
-    one, _ = finish(start(command(place, "one", *more, "scaling.num_workers=1", "train.accumulation=2", "deepspeed=0")))
-    assert losses(place, "one") == nearly(losses(place, "two"), 1e-5)
-    assert one["heldout"]["last"]["loss"] == pytest.approx(two["heldout"]["last"]["loss"], rel=1e-4)
+    result, _ = finish(start(command(place, "killed", *more)))
+    assert result["workers"] == 2
+    settings = command(place, "alone", *more, "train.accumulation=1", "scaling.num_workers=1")[4:]
+    expected = in_this_process(parse(PretrainJob, settings))
+    assert losses(place, "killed") == nearly(total_losses(expected), 1e-5)
+    assert result["heldout"]["last"]["loss"] == pytest.approx(heldout_losses(expected), rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(place: Path):
