@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,19 @@ class Nodes:
 
     def at_work(self, ip: str, kind: str) -> list[psutil.Process]:
         """The node's processes whose title has that word."""
-        (raylet,) = self._nodes[ip].all_processes["raylet"]
-        return [child for child in psutil.Process(raylet.process.pid).children() if kind in title(child)]
+        return [child for child in self._children(ip) if kind in title(child)]
 
     def kill(self, ip: str) -> None:
+        """The node and all that is on it; what is halted would outlive its raylet, and its connections with it."""
+        family = self._children(ip)
         self._cluster.remove_node(self._nodes.pop(ip), allow_graceful=False)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _children(self, ip: str) -> list[psutil.Process]:
+        (raylet,) = self._nodes[ip].all_processes["raylet"]
+        return psutil.Process(raylet.process.pid).children()
 
     def shutdown(self) -> None:
         self._cluster.shutdown()
