@@ -183,7 +183,7 @@ def test_a_job_that_is_stopped_leaves_nothing_and_goes_on(head: Head, place: Pat
     assert result_of(done.stdout)["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("token", [secrets.token_hex(32), None])
+@pytest.mark.parametrize("token", [secrets.token_hex(32), None], ids=["wrong", "missing"])
 def test_a_wrong_or_missing_token_is_refused_in_one_sentence(
     head: Head, place: Path, tmp_path: Path, token: str | None
 ):
