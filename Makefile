@@ -20,7 +20,7 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh jobs/demo.sh
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-browser: setup
 	$(BIN)/python -m pytest -m browser tests/test_report_browser.py tests/test_mlflow_browser.py

@@ -1,9 +1,11 @@
-"""Commands that run beside a test: waiting for them to come so far, and a port for them."""
+"""Commands that run beside a test: how far they are, what processes are theirs, and a port for them."""
 
 import socket
 import subprocess
 from collections.abc import Callable
 from typing import Any
+
+import psutil
 
 
 def until(process: "subprocess.Popen[str]", met: Callable[[], Any]) -> Any:
@@ -15,6 +17,14 @@ def until(process: "subprocess.Popen[str]", met: Callable[[], Any]) -> Any:
         except subprocess.TimeoutExpired:
             continue
     return found
+
+
+def title(process: psutil.Process) -> str:
+    """Its command line, or what it calls itself; empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def free_port() -> int:

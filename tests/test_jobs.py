@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import free_port
+from commands import free_port, title
 from pretraining import wait_for_step, write_place
 
 from enpar.metrics import read_metrics
@@ -61,15 +61,8 @@ class Head:
 
     def workers(self) -> dict[psutil.Process, str]:
         """What runs for a job, and its command line: its command, and Ray's workers that do anything."""
-        lines = {child: _command_line(child) for child in self.process.children(recursive=True)}
+        lines = {child: title(child) for child in self.process.children(recursive=True)}
         return {child: line for child, line in lines.items() if _WORKS.search(line)}
-
-
-def _command_line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # it ended just now
-        return ""
 
 
 def alone() -> dict[str, str]:

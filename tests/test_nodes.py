@@ -17,7 +17,7 @@ import psutil
 import pytest
 import spacy
 import yaml
-from commands import free_port, until
+from commands import free_port, title, until
 from pretraining import heldout_losses, in_this_process, nearly, total_losses, write_place
 from ray.cluster_utils import Cluster
 
@@ -70,13 +70,6 @@ class Nodes:
 
     def shutdown(self) -> None:
         self._cluster.shutdown()
-
-
-def title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from commands import title
 from pretraining import heldout_losses, in_this_process, nearly, total_losses, wait_for_step, write_place
 from safetensors.torch import load_file
 from transformers import AutoModel
@@ -64,7 +65,7 @@ def losses(place: Path, output: str) -> list[tuple[int, float]]:
 
 def train_workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     family = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in family if any("RayTrainWorker" in word for word in child.cmdline())]
+    return [child for child in family if "RayTrainWorker" in title(child)]
 
 
 def test_the_result_and_the_folder(place: Path, unbroken: tuple[dict, str]):

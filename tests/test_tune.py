@@ -13,7 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from commands import until
+from commands import title, until
 from encoders import tiny_encoder
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -176,7 +176,7 @@ def test_a_killed_search_goes_on_and_ends_alike_and_a_setting_that_fails_does_no
     process = start(space(place, "killed", "finetune", varied, tracking=nowhere, **more))
     trials = place / "killed" / "trials"
     until(process, lambda: "done" in states(trials).values())
-    family = [child for child in psutil.Process(process.pid).children(recursive=True) if "ray::_" in child.name()]
+    family = [child for child in psutil.Process(process.pid).children(recursive=True) if "ray::_" in title(child)]
     process.kill()
     assert not psutil.wait_procs(family, timeout=60)[1]  # they go with it
     over = [folder for folder, state in states(trials).items() if state != "running"]
