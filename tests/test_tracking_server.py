@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import threading
 from contextlib import closing, suppress
 
 import pytest
@@ -12,6 +13,7 @@ from mlflow_server import loads, server, until, way_to
 from enpar import metrics, mlflow_run
 from enpar.config import Tracking
 from enpar.metrics import append_metrics, read_metrics
+from enpar.mlflow_run import MlflowRun
 from enpar.output import Output
 from enpar.tracking import catch_up, finished, track
 from enpar.tracking_record import Record
@@ -166,6 +168,7 @@ def test_what_a_server_left_unanswered_can_be_sent_elsewhere(tmp_path, monkeypat
                 append_metrics(output.metrics, step, {"loss": step})
             ends(output, run)
     assert "no answer in time" in warnings(caplog)[-1]
+    until(lambda: not any(isinstance(thread, MlflowRun) for thread in threading.enumerate()), "it still waits")
     for _ in range(2):
         assert finished(output, here, overwrite=False) == {"steps": 3}
         complete(output, here, MlflowClient(here.uri), range(1, 4))
