@@ -169,18 +169,19 @@ def test_a_killed_search_goes_on_and_ends_alike_and_a_setting_that_fails_does_no
         "finetune.train.batch_size": {"choice": [8, 16]},
         "corpus": {"choice": {"whole": {}, "missing": {"finetune.corpus.train": str(place / "nowhere.jsonl")}}},
     }
-    more = {"searcher": "optuna", "samples": 3, "seed": 22}  # whole, missing, whole
+    # whole, missing, whole; one at a time, so that the last has just begun when the others are over
+    more = {"searcher": "optuna", "samples": 3, "seed": 22, "concurrency": 1}
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         nowhere = {"uri": f"http://127.0.0.1:{free.getsockname()[1]}"}
     # No tracking server is there at first, which stops nothing.
     process = start(space(place, "killed", "finetune", varied, tracking=nowhere, **more))
     trials = place / "killed" / "trials"
-    until(process, lambda: "done" in states(trials).values())
+    until(process, lambda: sorted(states(trials).values()) == ["done", "failed", "running"])
     family = [child for child in psutil.Process(process.pid).children(recursive=True) if "ray::_" in title(child)]
     process.kill()
     assert not psutil.wait_procs(family, timeout=60)[1]  # they go with it
-    over = [folder for folder, state in states(trials).items() if state != "running"]
     assert sorted(states(trials).values()) == ["done", "failed", "running"]
+    over = [folder for folder, state in states(trials).items() if state != "running"]
     written = {file: file.stat().st_mtime_ns for folder in over for file in folder.glob("*/[!.]*")}
     result, stderr = finish(start(space(place, "killed", "finetune", varied, **more)))
     assert "2 of 3 trials were over already" in stderr
