@@ -212,8 +212,8 @@ class Training(Settings):
     clip: Positive = 1.0
     """Largest norm of the gradient."""
     precision: Precision = "auto"
-    """bf16: autocast, with weights kept in fp32; fp32: no autocast; auto: bf16 where that is faster, which is on GPUs
-    and on CPUs with AMX."""
+    """bf16: autocast, with weights kept in fp32; fp32: no autocast; auto: bf16 where that is faster, which is on GPUs,
+    on Intel's CPUs with AMX and on AMD's with AVX-512 bf16."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout of the encoder and of all that is built on it."""
     freeze_embeddings: bool = False

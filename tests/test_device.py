@@ -14,11 +14,17 @@ def _asked_anew():
 
 
 @pytest.mark.parametrize(
-    ("flags", "best"),
-    [("fpu avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"), ("fpu avx512f avx512_bf16", "fp32"), ("", "fp32")],
+    ("vendor", "flags", "best"),
+    [
+        ("GenuineIntel", "fpu avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"),
+        ("GenuineIntel", "fpu avx512f avx512_bf16", "fp32"),
+        ("AuthenticAMD", "fpu avx512f avx512_bf16", "bf16"),
+        ("AuthenticAMD", "fpu avx2", "fp32"),
+        ("", "", "fp32"),
+    ],
 )
-def test_auto_is_bf16_where_the_cpu_has_amx(monkeypatch, flags: str, best: str):
-    monkeypatch.setattr(device, "_cpuinfo", {"flags": flags}.get)
+def test_auto_is_bf16_where_that_is_faster(monkeypatch, vendor: str, flags: str, best: str):
+    monkeypatch.setattr(device, "_cpuinfo", {"vendor_id": vendor, "flags": flags}.get)
     assert device.precision_on(CPU, "auto") == best
     assert [device.precision_on(CPU, name) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
 

@@ -56,10 +56,11 @@ def precision_on(device: torch.device, precision: str) -> str:
 
 @cache
 def _fast_in_bf16(kind: str) -> bool:
-    """Whether bf16 is faster than fp32; on a CPU with bf16 instructions but without AMX it takes twice as long."""
+    """Whether bf16 is faster than fp32. AVX-512's bf16 doubles the speed on AMD's CPUs, and halves it on Intel's."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return "amx_bf16" in _cpuinfo("flags").split()
+    flags = _cpuinfo("flags").split()
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and _cpuinfo("vendor_id") == "AuthenticAMD")
 
 
 def _cpuinfo(field: str) -> str:
