@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -200,12 +201,21 @@ def test_a_job_goes_to_the_cluster_and_its_settings_are_enpars(job: RayJob):
     assert job.spec.backoffLimit is None and job.spec.shutdownAfterJobFinishes is None
     settings = job_of(job)
     assert str(settings.model_dump()["output"]).startswith("/data/")
+    # A pod has no other folder that outlives it.
+    places = [text for text in texts(settings.model_dump()) if "/" in text]
+    assert [place for place in places if not place.startswith("/data/")] == []
+
+
+def texts(settings: Any) -> Iterator[str]:
+    """Every text among settings, however deep."""
+    if isinstance(settings, dict):
+        yield from chain.from_iterable(map(texts, settings.values()))
+    elif isinstance(settings, str | Path):
+        yield str(settings)
 
 
 def test_the_pretraining_job_fits_the_gpu_pods():
-    (job,) = [job for job in of("RayJob") if "pretrain" in job.spec.entrypoint]
-    settings = job_of(job)
-    assert isinstance(settings, PretrainJob)
+    (settings,) = [settings for settings in map(job_of, of("RayJob")) if isinstance(settings, PretrainJob)]
     scaling = settle(settings).scaling
     gpu = cluster().spec.workerGroupSpecs[1]
     pod = gpu.template.spec.containers[0].resources.limits
