@@ -79,3 +79,15 @@ def test_the_last_trial_is_waited_for_alone(job: TuneJob, clock: list[float], ca
     assert said(ledger, clock, 70, caplog).endswith("1 running; best – (trial 1: warmup=0); about 30 s left")
     # It takes longer: nobody knows how long.
     assert said(ledger, clock, 70, caplog).endswith("1 running; best – (trial 1: warmup=0)")
+
+
+def test_trials_that_take_longer_than_those_before_count_by_what_they_took_so_far(
+    job: TuneJob, clock: list[float], caplog: pytest.LogCaptureFixture
+):
+    trials = [plan(job, drawn, Path.cwd()) for drawn in draw(job)]
+    over(trials[0], 1, "done", 60.0)
+    ledger = begun(job, 6, 2)
+    for number, trial in enumerate(trials[1:3], 2):
+        ledger.begin(trial, number)
+    # (60 + 300 + 300) / 3 = 220 seconds each; three are yet to begin, two at once.
+    assert said(ledger, clock, 300, caplog).endswith("; about 6 min left")

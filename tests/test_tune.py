@@ -123,6 +123,7 @@ def test_trials_share_their_pretraining_and_the_best_setting_can_be_finetuned_ag
     # Weights are kept of the best alone, and its job file gives them again.
     weights = {path.parent.parent.name for path in (place / "shared" / "trials").glob("*/*/model.safetensors")}
     assert len(weights) == 1
+    assert "threads=1, as it had" in Path(result["best_config_path"]).read_text()
     best = parse(FinetuneJob, [result["best_config_path"], "threads=1", "tracking.enabled=false"])
     again = finetune.run(best)
     (record,) = [json.loads((place / "shared" / "trials" / name / "trial.json").read_text()) for name in weights]

@@ -118,8 +118,10 @@ class Ledger:
         took = [record.seconds for record in self.records.values() if record.state in ("done", "stopped")]
         if not took or self._over() == self._total:
             return []
-        each = mean(took)
-        begun = [max(0.0, each - (time.monotonic() - self._running[record.name])) for record in running]
+        elapsed = [time.monotonic() - self._running[record.name] for record in running]
+        # The first to be over may be the short ones, without a pre-training: those beyond them count by what they took.
+        each = mean([*took, *(seconds for seconds in elapsed if seconds > mean(took))])
+        begun = [max(0.0, each - seconds) for seconds in elapsed]
         pending = self._total - self._over() - len(running)
         seconds = max([*begun, (sum(begun) + each * pending) / self._at_once])
         if seconds < 1:  # the last ones take longer than others did: who knows how long
