@@ -120,7 +120,8 @@ class Ledger:
             return []
         elapsed = [time.monotonic() - self._running[record.name] for record in running]
         # The first to be over may be the short ones, without a pre-training: those beyond them count by what they took.
-        each = mean([*took, *(seconds for seconds in elapsed if seconds > mean(took))])
+        usual = mean(took)
+        each = mean([*took, *(seconds for seconds in elapsed if seconds > usual)])
         begun = [max(0.0, each - seconds) for seconds in elapsed]
         pending = self._total - self._over() - len(running)
         seconds = max([*begun, (sum(begun) + each * pending) / self._at_once])

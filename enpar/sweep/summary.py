@@ -62,7 +62,7 @@ def _best(job: TuneJob, best: Record) -> str:
     settings = chosen.model_dump(mode="json", exclude={"tracking", "overwrite", "threads"}) | {"output": str(folder)}
     head = f"# {describe(best.drawn)}: {score_of(best)} ({' + '.join(job.metrics)})\n#   enpar {stage} {file}\n"
     if run.finetune:  # sums are rounded in another order by more threads
-        head += f"# The trial's scores to the last digit: threads={job.resources.cpus}, as it had.\n"
+        head += f"# Its scores of seed {run.seed} to the last digit: threads={job.resources.cpus}, as it had.\n"
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
