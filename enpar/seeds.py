@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from statistics import fmean, stdev
+from threading import Thread
 from typing import Any
 
 from enpar.config import FinetuneJob
@@ -27,7 +28,7 @@ def run_seeds(job: FinetuneJob, finetune: Callable[[FinetuneJob], Result]) -> Re
     jobs = _jobs(job)
     at_once = _at_once(jobs[0].threads or 1)
     log.info("finetune: %d seeds, %d at a time, %s thread(s) each", len(jobs), at_once, jobs[0].threads)
-    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn"), initializer=_leave_with_parent) as pool:
         waiting = [pool.submit(_finetune, finetune, one, log.getEffectiveLevel()) for one in jobs]
         try:
             results = [one.result() for one in waiting]
@@ -49,6 +50,17 @@ def _at_once(threads: int) -> int:
     import torch
 
     return 1 if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // threads)
+
+
+def _leave_with_parent() -> None:
+    """End this process of the pool with the command, which may be killed without a chance to tell its pool."""
+
+    def watch() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _finetune(finetune: Callable[[FinetuneJob], Result], job: FinetuneJob, level: int) -> Result:

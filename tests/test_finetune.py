@@ -3,8 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from commands import until
 from encoders import tiny_encoder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from enpar.errors import UserError
 from enpar.extraction import Extraction, start
 from enpar.extraction import load as load_model
 from enpar.finetune import run, share
+from enpar.metrics import read_metrics
 from enpar.model.joint import Labels
 from enpar.scores import score
 from enpar.seeds import summary
@@ -160,6 +163,21 @@ def test_the_same_seed_gives_the_same_scores(place, finished, tmp_path):
     again = run(job(place, tmp_path / "again"))
     assert {name: again[name] for name in ("dev", "test")} == {name: result[name] for name in ("dev", "test")}
     assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_seeds_end_with_a_command_that_is_killed(place, tmp_path):
+    output = tmp_path / "seeds"
+    settings = job(place, output, "seeds=[1, 2]", "train.epochs=10000", "train.patience=10000")
+    (tmp_path / "job.yaml").write_text(settings.model_dump_json())
+    command = [sys.executable, "-m", "enpar", "finetune", str(tmp_path / "job.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True) as process:
+        # One after the other where there is one CPU.
+        until(process, lambda: any(read_metrics(path) for path in output.glob("seed-*/metrics.jsonl")))
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
 
 
 def test_several_seeds_are_those_runs_side_by_side(place, finished, tmp_path, database, monkeypatch):
