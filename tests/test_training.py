@@ -21,6 +21,7 @@ from enpar.training.engine import TorchEngine
 from enpar.training.loop import train_step
 from enpar.training.optimizer import build_optimizer, build_schedule
 from enpar.training.plan import WINDOW, Cut, Plan, divide, make_plan, total_steps, views_per_sentence
+from enpar.training.pretrainer import build_model
 from enpar.wordpieces import EntityPieces, WordpieceCorpus, build_corpus, document_key
 
 WORDS = ["she", "moved", "to", "warsaw", "elizabeth", "washington", "in", "may", "ann", "."]
@@ -467,6 +468,26 @@ def test_a_model_is_saved_and_loaded(folder, tokenizer, maker, tmp_path):
     text = [["elizabeth", "moved", "to", "washington"]]
     assert same(text, is_split_into_words=True).input_ids == tokenizer(text, is_split_into_words=True).input_ids
     assert same.mask_token_id == tokenizer.mask_token_id
+
+
+def test_a_checkpoint_goes_on_with_its_encoders_and_heads(folder, tokenizer, tmp_path):
+    settings = {"kind": "pretrained", "entity_types": ["D", "G", "P"], "objectives": ["acd", "met", "pp"]}
+    before = PretrainingModel(load_encoder(str(folder), 0.0), 3, WEIGHTS | {"mep": 0.0}, 0.0)
+    with torch.no_grad():
+        for parameter in before.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    save_model(tmp_path, before.encoder, before.parts(), tokenizer, settings, "")
+    old = weights_of(before)
+    new = weights_of(build_model(job(encoder=str(folder)), ("D", "G", "P")))
+    taken = weights_of(build_model(job(encoder=str(tmp_path)), ("D", "G", "P")))
+    assert all(torch.equal(taken[name], old[name] if name in old else new[name]) for name in new)
+    assert {name.split(".")[1] for name in set(new) - set(old)} == {"mep"}
+    # Other entity types: other classes.
+    types = ("D", "G", "P", "Q")
+    taken, fresh = (weights_of(build_model(job(encoder=str(place)), types)) for place in (tmp_path, folder))
+    heads = [name for name in taken if name.startswith("heads.met.")]
+    assert heads and all(torch.equal(taken[name], fresh[name]) for name in heads)
+    assert all(torch.equal(taken[name], old[name]) for name in old if name not in heads)
 
 
 @pytest.mark.parametrize("change", ["lacks", "shape"])

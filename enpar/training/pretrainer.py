@@ -19,7 +19,7 @@ from enpar.config import PretrainJob
 from enpar.model.device import autocast, precision_on
 from enpar.objectives.pretraining import PretrainingModel, ViewTensors, to_tensors
 from enpar.objectives.views import ViewBatch, ViewMaker
-from enpar.pretrained import load_encoder, load_tokenizer
+from enpar.pretrained import checkpoint_settings, load_encoder, load_tokenizer
 from enpar.training.checkpoint import load_weights, save_model
 from enpar.training.engine import Engine
 from enpar.training.loop import Losses, train_step
@@ -199,14 +199,24 @@ def _report(stage: str, sums: dict[str, float], names: dict[str, float]) -> dict
 
 
 def build_model(job: PretrainJob, types: tuple[str, ...]) -> PretrainingModel:
-    """The model that a job begins with; the new modules' weights are drawn from its seed."""
+    """The model that a job begins with; the new modules' weights are drawn from its seed.
+
+    From an enpar checkpoint come its entity and pair encoders and its heads as well, but for the typing head where
+    the entity types are others.
+    """
     torch.manual_seed(job.seed)
     encoder = load_encoder(job.encoder, job.train.dropout)
     if job.train.freeze_embeddings:
         encoder.get_input_embeddings().weight.requires_grad_(False)
     if job.scaling.use_gpu if job.train.compile is None else job.train.compile:
         encoder.compile(dynamic=True)  # in place: the names of its weights stay
-    return PretrainingModel(encoder, len(types), job.objectives.model_dump(), job.train.dropout).train()
+    model = PretrainingModel(encoder, len(types), job.objectives.model_dump(), job.train.dropout)
+    if (known := checkpoint_settings(job.encoder)) is not None:
+        same = known.get("entity_types") == list(types)
+        heads = {f"heads.{name}" for name in known.get("objectives", []) if name != "met" or same}
+        old = {"entity_encoder", "pair_encoder"} | heads
+        load_weights(Path(job.encoder), encoder, {name: part for name, part in model.parts().items() if name in old})
+    return model.train()
 
 
 def learning_rates(model: PretrainingModel, job: PretrainJob) -> dict[float, list[nn.Parameter]]:
