@@ -70,7 +70,7 @@ def choose(name: str, sentences: str, noun_chunks: bool = False) -> Pipeline:
         splitters = [n for n in on if factory[n] == "sentencizer"]
     others = [n for n in on if factory[n] not in _SPLITS] if any(factory[n] in _ASKS_ANYTHING for n in on) else []
     kept = {*entities, *splitters, *others}
-    parsers = [n for n in on if factory[n] == "parser"]
+    parsers = [n for n in on if factory[n] == "parser"] if noun_chunks else []
     if noun_chunks:
         _check_noun_chunks(name, config["nlp"]["lang"], parsers)
         kept |= {*parsers, *(n for n in on if factory[n] in _SETS_PARTS_OF_SPEECH)}
@@ -79,7 +79,7 @@ def choose(name: str, sentences: str, noun_chunks: bool = False) -> Pipeline:
         source=source,
         exclude=tuple(n for n in names if n not in kept),
         enable=tuple(n for n in names if n in kept and n not in on),
-        sentencizer_before=None if splitters else min({entities[0], *kept.intersection(parsers)}, key=names.index),
+        sentencizer_before=None if splitters else min([entities[0], *parsers], key=names.index),
     )
 
 

