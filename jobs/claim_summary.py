@@ -40,7 +40,7 @@ def table(out: Path, split: str) -> list[str]:
         f"| | {' | '.join(NAMES.values())} | ENPAR − plain | 95 % interval | p |",
         "|---|" + "---:|" * (len(NAMES) + 3),
     ]
-    tested = compare(counts(out, split, "plain"), counts(out, split, "enpar"), RESAMPLES, 1)
+    tested = difference(out, split, "1")
     for score in SCORES:
         f1s = {name: [run[split][score]["f1"] for run in runs(out, "1", name)] for name in NAMES}
         low, high = tested[score]["interval"]
@@ -51,11 +51,14 @@ def table(out: Path, split: str) -> list[str]:
     return lines
 
 
-def counts(out: Path, split: str, name: str) -> np.ndarray:
-    """What F1 is made of, by sentence, all seeds together: the sample of the test is the sentences."""
+def difference(out: Path, split: str, share: str) -> dict[str, Any]:
+    """Interval and p of ENPAR − plain, all seeds together: the sample of the test is the sentences."""
     gold = load(None, out / "scierc" / f"{split}.json")
-    models = [Path(run["model"]) for run in runs(out, "1", name)]
-    return sum(sentence_counts(gold, load("jsonl", model / f"predictions-{split}.jsonl")) for model in models)
+    counts = {}
+    for name in COLOURS:
+        files = [Path(run["model"]) / f"predictions-{split}.jsonl" for run in runs(out, share, name)]
+        counts[name] = sum(sentence_counts(gold, load("jsonl", file)) for file in files)
+    return compare(counts["plain"], counts["enpar"], RESAMPLES, 1)
 
 
 def shares(out: Path) -> list[str]:
@@ -67,15 +70,17 @@ def curve(out: Path) -> list[str]:
     """F1 on test by the share of the labelled sentences."""
     lines = [
         "\nF1 on test by share of the labelled sentences: entity / relation / relation_exact, mean of the seeds",
-        "| share | seeds | plain encoder | ENPAR | difference |",
-        "|---|---|---|---|---|",
+        "| share | seeds | plain encoder | ENPAR | ENPAR − plain | p |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
     for share in shares(out):
         found = {name: runs(out, share, name) for name in COLOURS}
         means = {name: [fmean(r["test"][s]["f1"] for r in all_) for s in FIGURE_SCORES] for name, all_ in found.items()}
         differences = [ours - plain for plain, ours in zip(means["plain"], means["enpar"], strict=True)]
+        tested = difference(out, "test", share)
         cells = [" / ".join(f"{100 * value:.1f}" for value in means[name]) for name in COLOURS]
         cells += [" / ".join(f"{100 * value:+.1f}" for value in differences)]
+        cells += [" / ".join(f"{tested[score]['p']:.4f}" for score in FIGURE_SCORES)]
         lines.append(f"| {100 * float(share):.0f} % | {len(found['plain'])} | " + " | ".join(cells) + " |")
     return lines
 
