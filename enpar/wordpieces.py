@@ -23,6 +23,18 @@ SPECIALS = 2  # [CLS] before and [SEP] behind each sequence
 LONGEST = 512  # positions; self-attention over more is of no use within a sentence
 # Their positions are counted from behind the padding's index.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm")
+# How the Penn Treebank, and corpora tokenised its way, write brackets and quotation marks (SciERC, CoNLL04, ACE05 of
+# CoreNLP, NYT): an encoder has learnt the characters themselves, and raw text has those.
+_TREEBANK = {
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "-LCB-": "{",
+    "-RCB-": "}",
+    "``": '"',
+    "''": '"',
+}
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,13 @@ def limit_of(config: "PretrainedConfig") -> int:
 def split(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[Sequence[str]]) -> Iterator[Pieces]:
     """Wordpieces of tokenised sentences, aligned with their tokens.
 
-    A token of which the tokenizer makes nothing (white space, control characters) has no wordpieces.
+    A token of which the tokenizer makes nothing (white space, control characters) has no wordpieces. Brackets and
+    quotation marks as the Penn Treebank writes them (`-LRB-`) are read as the characters that they stand for.
     """
     if not sentences:
         return
     encoded = tokenizer(
-        [list(tokens) for tokens in sentences],
+        [[_TREEBANK.get(token, token) for token in tokens] for tokens in sentences],
         is_split_into_words=True,
         add_special_tokens=False,
         return_attention_mask=False,

@@ -80,6 +80,16 @@ def test_a_token_is_cut_into_words_that_stay_together(tokenizer):
     assert cut.starts.tolist() == [0, 3, 4]
 
 
+def test_brackets_and_quotation_marks_of_the_penn_treebank_are_read_as_raw_text_has_them(tmp_path):
+    tokenizer = load_tokenizer(str(tiny_encoder(tmp_path / "encoder", ["she", *'()[]{}"'])))
+    treebank = ["-LRB-", "-RRB-", "-LSB-", "she", "-RSB-", "-LCB-", "-RCB-", "``", "''"]
+    raw = ["(", ")", "[", "she", "]", "{", "}", '"', '"']
+    written, read = split(tokenizer, [treebank, raw])
+    assert names(tokenizer, written.ids) == raw
+    assert written.ids.tolist() == read.ids.tolist()
+    assert written.starts.tolist() == read.starts.tolist() == list(range(10))
+
+
 # ---- the corpus -----------------------------------------------------------------------------------------------------
 
 
