@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -51,6 +52,7 @@ def table(out: Path, split: str) -> list[str]:
     return lines
 
 
+@cache  # all labels are in two tables
 def difference(out: Path, split: str, share: str) -> dict[str, Any]:
     """Interval and p of ENPAR − plain, all seeds together: the sample of the test is the sentences."""
     gold = load(None, out / "scierc" / f"{split}.json")
