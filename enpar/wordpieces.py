@@ -25,7 +25,7 @@ LONGEST = 512  # positions; self-attention over more is of no use within a sente
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm")
 # How the Penn Treebank, and corpora tokenised its way, write brackets and quotation marks (SciERC, CoNLL04, ACE05 of
 # CoreNLP, NYT): an encoder has learnt the characters themselves, and raw text has those.
-_TREEBANK = {
+TREEBANK = {
     "-LRB-": "(",
     "-RRB-": ")",
     "-LSB-": "[",
@@ -69,7 +69,7 @@ def split(tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[Sequence[str
     if not sentences:
         return
     encoded = tokenizer(
-        [[_TREEBANK.get(token, token) for token in tokens] for tokens in sentences],
+        [[TREEBANK.get(token, token) for token in tokens] for tokens in sentences],
         is_split_into_words=True,
         add_special_tokens=False,
         return_attention_mask=False,

@@ -12,13 +12,14 @@ say() { printf '\n== %s\n' "$*" >&2; }
 say "Text, and the labelled corpus"
 enpar fetch name=wiki-leads output="$OUT/text" ${TEXT:+source="$TEXT"}
 enpar fetch name=scierc output="$OUT/scierc" ${SCIERC:+source="$SCIERC"}
-# The corpus's own domain must not drown in Wikipedia: its 350 abstracts are written sixteen times, each a document, with
-# views of its own.
+# The corpus's own domain must not drown in Wikipedia: its 350 abstracts are written 24 times, each a document, with views
+# of its own, and with the brackets and quotation marks of raw text.
 {
     cat "$OUT/text/wiki_leads.jsonl"
     python -c 'import json, sys
-for line in list(sys.stdin) * 16:
-    print(json.dumps({"text": " ".join(sum(json.loads(line)["sentences"], []))}))
+from enpar.wordpieces import TREEBANK
+for line in list(sys.stdin) * 24:
+    print(json.dumps({"text": " ".join(TREEBANK.get(token, token) for token in sum(json.loads(line)["sentences"], []))}))
 ' < "$OUT/scierc/train.json"
 } > "$OUT/raw.jsonl"
 
@@ -26,8 +27,8 @@ say "Annotate"
 # SciERC's entities are terms, of which few are names.
 enpar annotate jobs/annotate_laptop.yaml noun_chunks=true input="$OUT/raw.jsonl" output="$OUT/sentences"
 
-say "Pre-train: two fifths of Wikipedia, six times over the abstracts"
-enpar pretrain jobs/pretrain_wiki_leads.yaml views.pairs=1 data_fraction=0.36 data="$OUT/sentences" output="$OUT/enpar"
+say "Pre-train: a quarter of Wikipedia, six times over the abstracts"
+enpar pretrain jobs/pretrain_wiki_leads.yaml views.pairs=1 data_fraction=0.25 data="$OUT/sentences" output="$OUT/enpar"
 
 finetune() { # folder, encoder to start from, further settings
     folder=$1 init=$2; shift 2
