@@ -43,10 +43,10 @@ def run(job: AnnotateJob) -> dict[str, Any]:
     check_tracking(job.tracking, job.output)
     parts = Parts(output.location.absolute(), len(chunks), PART, COUNTS)
     if not job.overwrite:
-        parts.check_input(sizes(job.input))
+        parts.begun.check(sizes(job.input))
     workers = workers_for(job.num_workers, len(chunks), job.wait)
     output.claim(job.overwrite)
-    parts.begin(sizes(job.input))
+    parts.begun.keep(sizes(job.input))
     with track(output, job.tracking, "annotate", data=text_of(job.input, chunks)) as tracked:
         arguments = {"job": job, "pipeline": pipeline, "parts": parts}
         on_ray("annotate", Annotator, arguments, parts, chunks, workers)

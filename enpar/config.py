@@ -252,7 +252,7 @@ class PretrainTraining(Training):
     @model_validator(mode="after")
     def _length(self) -> "PretrainTraining":
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give train.steps or train.epochs (one of them)")
+            raise ValueError("give train.steps or train.epochs, one of them (null takes back what a file has set)")
         return self
 
 
@@ -334,6 +334,12 @@ class PretrainJob(Job, OnRay):
     a single process, which has nobody to share its optimizer with."""
     seed: Seed = 1
     """Seed of all draws."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_train(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """That a length is lacking is said by `train` itself, also where nothing of `train` was given."""
+        return {"train": {}, **values} if isinstance(values, dict) else values
 
 
 class Corpus(Settings):

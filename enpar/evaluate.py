@@ -42,8 +42,9 @@ def run(job: EvaluateJob) -> dict[str, Any]:
     models = {name: {"path": str(path), **extraction_settings(path)} for name, path in _named(job.model).items()}
     read = corpora.read_splits({"test": job.corpus.test}, job.corpus)
     gold = read["test"].sentences
-    for model in models.values():
-        corpora.warn_of_unknown("test", gold, model["entity_types"], model["relation_types"])
+    for name, model in models.items():
+        of = f"test, {name}" if len(models) > 1 else "test"
+        corpora.warn_of_unknown(of, gold, model["entity_types"], model["relation_types"])
     symmetric = _symmetric(job, gold, models)
     log.info("%s", explain(job.symmetric, symmetric))
     output.claim(job.overwrite)
@@ -63,7 +64,7 @@ def run(job: EvaluateJob) -> dict[str, Any]:
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
     """The models by name: the last folder of each path, or as many as it takes to tell them apart."""
-    full = [path.resolve().parts for path in paths]
+    full = [path.resolve().parts[1:] for path in paths]  # without the root
     for depth in range(1, max(map(len, full)) + 1):
         names = ["-".join(parts[-depth:]) for parts in full]
         if len(set(names)) == len(names):
@@ -111,21 +112,22 @@ def _write(
     for file, (sentences, _) in zip(files, predicted.values(), strict=True):
         with atomic(file) as temporary:
             write_jsonl(temporary, sentences)
-    gold, labels = split.sentences, symmetric if job.symmetric == "normalised" else ()
+    labels = symmetric if job.symmetric == "normalised" else ()
+    gold = normalise(split.sentences, labels)
     scored = {name: normalise(sentences, labels) for name, (sentences, _) in predicted.items()}
-    content = analyse(normalise(gold, labels), scored, job.resamples, job.seed) | {
+    content = analyse(gold, scored, job.resamples, job.seed) | {
         "gold": gold_counts(gold),
         "corpus": str(job.corpus.test),
         "read": split.figures(),
         "symmetric": job.symmetric,
         "symmetric_relations": list(symmetric),
-        "settings": job.model_dump(mode="json"),
+        "settings": job.model_dump(mode="json", exclude={"tracking"}),  # its URI may hold a password
     }
     for name, (_, seconds) in predicted.items():
         content["models"][name] |= {"model": models[name], "seconds": round(seconds, 3)}
     with atomic(report) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_report(page, content, normalise(gold, labels), scored)
+    write_report(page, content, gold, scored)
     return content, [page, report, *files]
 
 

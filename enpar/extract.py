@@ -62,10 +62,10 @@ def run(job: ExtractJob) -> dict[str, Any] | None:
     parts = Parts(output.location.absolute(), len(chunks or "-"), HIDDEN + "/{}.jsonl", COUNTS)
     input = _input(job)
     if not job.overwrite:
-        parts.check_input(input)
+        parts.begun.check(input)
     workers = _workers(job, chunks or ())
     output.claim(job.overwrite)
-    parts.begin(input)
+    parts.begun.keep(input)
     with track(output, job.tracking, "extract", data=text_of(job.input, chunks or ())) as tracked:
         _extract(job, parts, chunks, workers)
         parts.join("sentences.jsonl")
@@ -98,7 +98,9 @@ def _extract(job: ExtractJob, parts: Parts, chunks: Sequence[Chunk] | None, work
     if not workers:
         in_this_process("extract", ChunkExtractor(job, parts, None), parts, chunks)
         return
-    arguments = {"job": job.model_copy(update={"model": job.model.absolute()}), "parts": parts, "threads": 1}
+    pipeline = None if job.spacy_model is None else locate(job.spacy_model)[0]
+    places = {"model": job.model.absolute(), "spacy_model": pipeline}  # whatever the workers' directory is
+    arguments = {"job": job.model_copy(update=places), "parts": parts, "threads": 1}
     on_ray("extract", ChunkExtractor, arguments, parts, chunks, workers, gpus=True)
 
 

@@ -50,7 +50,8 @@ class Extractor:
         """The sentences of one text or of several, each as a line of `enpar extract`.
 
         A text may be an object as in JSONL, with `entities` that are given; then only relations are found. `orig_id`
-        begins with the number of the text; every `char_start` and `char_end` counts characters of it.
+        begins with the number of the text, or is the object's own; every `char_start` and `char_end` counts characters
+        of the text.
 
         Raises:
             UserError: a text holds half of a surrogate pair, or an object is malformed.

@@ -15,7 +15,7 @@ from enpar.objectives.draws import Purpose, draw, run_key
 from enpar.output import Output
 from enpar.pretrained import checkpoint_settings, load_config, load_tokenizer, locate
 from enpar.provenance import Data, data_of
-from enpar.scores import Score, score
+from enpar.scores import Score, entity_items, relation_items, score
 from enpar.seeds import run_seeds
 from enpar.sentence import Sentence, write_jsonl
 from enpar.storage import atomic
@@ -93,11 +93,11 @@ def share(sentences: Sequence[Sentence], fraction: float, seed: int) -> list[Sen
 
 
 def gold_counts(sentences: Sequence[Sentence]) -> dict[str, int]:
-    """How many sentences, entities and relations there are to find."""
+    """How many sentences, entities and relations there are to find; what is given twice is to be found once."""
     return {
         "sentences": len(sentences),
-        "entities": sum(len(sentence.entities) for sentence in sentences),
-        "relations": sum(len(sentence.relations) for sentence in sentences),
+        "entities": sum(len(entity_items(sentence)) for sentence in sentences),
+        "relations": sum(len(relation_items(sentence)) for sentence in sentences),
     }
 
 

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from enpar.errors import UserError
-from enpar.records import Unfit, encodable, text_of
+from enpar.records import Unfit, text_of
 from enpar.sentence import Sentence, from_json, records
 
 Span = tuple[int, int]
@@ -81,13 +81,13 @@ def _visible(number: int, mention: Mention, text: str) -> Mention:
     Raises:
         Unfit: it lies outside the text, or there is nothing to be seen of it.
     """
-    start, end, label = mention
+    start, end, _ = mention
     if not 0 <= start < end <= len(text):
         detail = f"characters {start} to {end} of a text that has {len(text)}"
         raise Unfit(_REASON, f"entities[{number}]: {detail}")
     if not text[start:end].strip():
         raise Unfit(_REASON, f"entities[{number}]: nothing but white space at characters {start} to {end}")
-    return Mention(start, end, encodable(label))
+    return mention
 
 
 # ---- Sentences ------------------------------------------------------------------------------------------------------
@@ -99,9 +99,8 @@ def _sentence(item: dict[str, Any], given: bool) -> tuple[str, Given]:
         sentence = from_json({**item, "entities": item["entities"] if given else [], "relations": []}, "the object")
     except UserError as error:
         raise Unfit("bad sentence", str(error)) from None
-    encodable(sentence.doc_id)
     text, tokens, start = _place(item, sentence.tokens)
-    mentions = _placed(item["entities"], sentence, tokens, text, start) if given else None
+    mentions = _placed(item, sentence, tokens, text, start) if given else None
     return text, Given(mentions, sentence, tokens, start)
 
 
@@ -131,18 +130,19 @@ def _found(tokens: Sequence[str], text: str) -> list[Span]:
 
 
 def _placed(
-    entities: Sequence[dict[str, Any]], sentence: Sentence, tokens: Sequence[Span], text: str, start: int
+    item: dict[str, Any], sentence: Sentence, tokens: Sequence[Span], text: str, start: int
 ) -> tuple[Mention, ...]:
-    """The entities in characters: as they say themselves, or else those of their tokens.
+    """The entities in characters: as they say themselves, if the text is theirs, or else those of their tokens.
 
     Raises:
         Unfit: an entity has no characters, or others than its tokens.
     """
     mentions = []
-    for number, (record, entity) in enumerate(zip(entities, sentence.entities, strict=True)):
+    own = item.get("text") is not None
+    for number, (record, entity) in enumerate(zip(item["entities"], sentence.entities, strict=True)):
         first, last = tokens[entity.start][0], tokens[entity.end - 1][1]
         begin, end = first, last
-        if isinstance(record.get("char_start"), int) and isinstance(record.get("char_end"), int):
+        if own and isinstance(record.get("char_start"), int) and isinstance(record.get("char_end"), int):
             begin, end = record["char_start"] - start, record["char_end"] - start
         mention = _visible(number, Mention(begin, end, entity.type), text)
         if end <= first or last <= begin:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from enpar.begun import Begun
 from enpar.documents import Chunk, Rejected
-from enpar.errors import UserError
 from enpar.sentence import json_line
 from enpar.storage import Location, atomic
 
@@ -33,33 +33,7 @@ class Parts:
     def __init__(self, folder: Location, count: int, pattern: str, counts: Sequence[str]) -> None:
         self._folder, self._count, self._pattern, self._counts = folder, count, pattern, tuple(counts)
         self._done = folder / HIDDEN
-        self._input = self._done / "input.json"
-
-    def check_input(self, input: Mapping[str, str]) -> None:
-        """See that the input is still the one that the parts were planned for.
-
-        Args:
-            input: what tells each file from another of its name, such as its size.
-
-        Raises:
-            UserError: a file has come, gone or changed.
-        """
-        if not self._input.kind():
-            return
-        before = json.loads(self._input.read_text())
-        for name in sorted(before.keys() | input.keys()):
-            if before.get(name) != input.get(name):
-                was, now = (values.get(name, "absent") for values in (before, input))
-                raise UserError(
-                    f"input: {name} has changed since {self._folder} was begun ({was}, now {now}); "
-                    "put it back, name another output, or set overwrite=true to begin anew"
-                )
-
-    def begin(self, input: Mapping[str, str]) -> None:
-        """Remember the input."""
-        if self._done.local:
-            self._done.local.mkdir(exist_ok=True)
-        self._input.write_text(json.dumps(input))
+        self.begun = Begun(self._done, "input", folder)
 
     def todo(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those of these chunks whose part and statistics are not written yet."""

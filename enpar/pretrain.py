@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from enpar.begun import Begun
 from enpar.config import PretrainJob
-from enpar.errors import UserError
 from enpar.metrics import read_metrics
 from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.output import METRICS, Output
@@ -46,10 +47,17 @@ def run(job: PretrainJob) -> dict[str, Any]:
     check_tracking(job.tracking, job.output)
     output.apart_from(data=job.data, encoder=job.encoder)
     locate(job.encoder)
+    if Path(job.encoder).is_dir():  # the workers' directory is another one
+        job = job.model_copy(update={"encoder": str(Path(job.encoder).absolute())})
+    begun = Begun(output.location / STATE, "data", output.location)
+    read = {str(file): f"{file.size()} bytes" for file in sentence_files(job.data)}
+    if not job.overwrite:
+        begun.check(read)
     job = settle(job)
     check_resources(job)
     planned = prepare(job)
     output.claim(job.overwrite)
+    begun.keep(read)
     with track(output, job.tracking, "pretrain", planned.steps, _data(job)) as tracked:
         result = _train(job, output, planned)
         output.finish(result)
@@ -91,8 +99,6 @@ def prepare(job: PretrainJob) -> Work:
         UserError: the data or the encoder's tokenizer are missing or do not suffice.
     """
     corpus, tokenizer = read_corpus(job.data, job.encoder, job.views.max_wordpieces)
-    if not len(corpus):
-        raise UserError(f"data: {job.data} holds no sentence with an entity that is not too long: {corpus.left_out}")
     division = divide(corpus, job.data_fraction, job.train.heldout, job.seed)
     plan = make_plan(corpus, division.train, job)
     steps = total_steps(plan, job.train)

@@ -153,6 +153,11 @@ def extraction_settings(folder: Path) -> dict[str, Any]:
         UserError: it is no such folder.
     """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        if seeds := sorted(folder.glob(f"seed-*/{WEIGHTS}")):
+            raise UserError(
+                f"model: {folder}: the models of several seeds; name one of them, such as {seeds[0].parent} "
+                "(the result of `enpar finetune` says which is best on dev)"
+            )
         raise UserError(f"model: {folder}: no {CONFIG} and {WEIGHTS} there; name a folder that `enpar finetune` wrote")
     settings = checkpoint_settings(str(folder))
     if settings is None or settings.get("kind") != EXTRACTION:

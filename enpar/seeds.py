@@ -74,14 +74,15 @@ def summary(seeds: Sequence[int], results: Sequence[Result]) -> Result:
     """One result of those of all seeds."""
     best = max(results, key=lambda result: result["dev"]["entity"]["f1"] + result["dev"]["relation_exact"]["f1"])
     scored = [split for split in _SPLITS if best[split]]
-    kept = ("model", "best_epoch", "epochs", *_SPLITS)
+    kept = ("model", "best_epoch", "epochs", "gold", *_SPLITS)
+    gold = {name: counts for name, counts in best["gold"].items() if all(r["gold"][name] == counts for r in results)}
     return {
         "model": best["model"],
         "epochs": max(result["epochs"] for result in results),
         **{split: mean_scores([result[split] for result in results]) if split in scored else None for split in _SPLITS},
         "sd": {split: _deviations([result[split] for result in results]) for split in scored},
         "runs": [{"seed": s, **{key: r[key] for key in kept}} for s, r in zip(seeds, results, strict=True)],
-        "gold": best["gold"],
+        "gold": gold,  # each seed draws its own share of train, where that is not all of it
         "corpus": best["corpus"],
     }
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -98,7 +99,10 @@ def from_json(item: object, where: str) -> Sentence:
     """
     if not isinstance(item, dict):
         raise UserError(f"{where}: expected an object with tokens, entities and relations, found {type(item).__name__}")
-    match = _NUMBERED.fullmatch(orig_id := str(item.get("orig_id", "")))
+    orig_id = "" if item.get("orig_id") is None else str(item["orig_id"])
+    if not _encodable(orig_id):
+        raise UserError(f"{where}: orig_id: {_HALF}")
+    match = _NUMBERED.fullmatch(orig_id)
     sentence = Sentence(
         tokens=tuple(_tokens(item, where)),
         entities=tuple(Entity(**fields) for fields in records(item, "entities", _ENTITY, where)),
@@ -111,6 +115,7 @@ def from_json(item: object, where: str) -> Sentence:
     return sentence
 
 
+_HALF = "half a surrogate pair; it is no character"
 _ENTITY: dict[str, type] = {"type": str, "start": int, "end": int}
 _RELATION: dict[str, type] = {"type": str, "head": int, "tail": int}
 
@@ -120,7 +125,7 @@ def _tokens(item: dict[str, Any], where: str) -> list[str]:
     if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise UserError(f"{where}: tokens: expected a list of strings with at least one")
     if (broken := next((i for i, token in enumerate(tokens) if not _encodable(token)), None)) is not None:
-        raise UserError(f"{where}: tokens[{broken}]: half a surrogate pair; it is no character")
+        raise UserError(f"{where}: tokens[{broken}]: {_HALF}")
     return tokens
 
 
@@ -139,6 +144,8 @@ def records(item: dict[str, Any], field: str, kinds: dict[str, type], where: str
             if not isinstance(value, kind) or isinstance(value, bool):
                 wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
                 raise UserError(f"{where}: {field}[{i}]: {name} is {value!r}; each of {field} has {wanted}")
+            if isinstance(value, str) and not _encodable(value):
+                raise UserError(f"{where}: {field}[{i}]: {name}: {_HALF}")
         yield {name: record[name] for name in kinds}
 
 
@@ -200,7 +207,7 @@ def sentence_files(place: Path | Location) -> list[Location]:
         raise UserError(f"{folder}: not a finished folder of sentences (no _SUCCESS); run its `enpar annotate` again")
     files = [file for file in folder.files() if fnmatch(file.name, "part-*.parquet")]
     for file in files:
-        with file.open() as source:
+        with _opened(file) as source:
             names = pq.read_schema(source).names
         if missing := set(SCHEMA.names) - set(names):
             raise UserError(f"{file}: not sentences: column {min(missing)} is missing")
@@ -210,7 +217,7 @@ def sentence_files(place: Path | Location) -> list[Location]:
 def read_sentences(folder: Path | Location) -> Iterator[Sentence]:
     """The sentences of a finished folder, file by file."""
     for file in sentence_files(folder):
-        with file.open() as source:
+        with _opened(file) as source:
             table = pq.read_table(source, columns=SCHEMA.names)
         yield from from_table(table)
 
@@ -219,6 +226,17 @@ def count_sentences(files: Iterable[Location]) -> int:
     """How many sentences are in these files; only their footers are read."""
     count = 0
     for file in files:
-        with file.open() as source:
+        with _opened(file) as source:
             count += pq.read_metadata(source).num_rows
     return count
+
+
+@contextmanager
+def _opened(file: Location) -> Iterator[pa.NativeFile]:
+    """The file, to be read; it is named if it cannot be."""
+    try:
+        with file.open() as source:
+            yield source
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read ({reason}); run its `enpar annotate` again") from None

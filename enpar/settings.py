@@ -87,15 +87,27 @@ def dotted(
     return flat
 
 
-def describe(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default, description) of every setting, for the help of a command."""
+def describe(
+    kind: type[Settings], prefix: str = "", defaults: Settings | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, description) of every setting, for the help of a command.
+
+    Args:
+        kind: the model of the settings.
+        prefix: what the dotted keys begin with.
+        defaults: settings whose values are the defaults, in place of the model's own.
+    """
     for name, field in kind.model_fields.items():
+        default = field.default if defaults is None else getattr(defaults, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from describe(field.annotation, f"{prefix}{name}.")
+            inner = default if isinstance(default, Settings) else None
+            yield from describe(field.annotation, f"{prefix}{name}.", inner)
+        elif defaults is None and field.is_required():
+            yield prefix + name, "required", field.description or ""
         else:
-            given = str(field.default) if isinstance(field.default, Path) else field.default
-            default = "required" if field.is_required() else yaml.safe_dump(given).split("\n")[0]
-            yield prefix + name, default if isinstance(default, str) else str(default), field.description or ""
+            value = str(default) if isinstance(default, Path) else default
+            shown = yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
+            yield prefix + name, shown, field.description or ""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -118,9 +130,10 @@ def _set(settings: dict[str, Any], key: str, text: str) -> None:
         value = text if text in ("", "-") else yaml.safe_load(text)  # "-" is standard input or output, no list
     except yaml.YAMLError:
         value = text
+    # A folder may be called 2026_01, 2026-01-01 or no; the setting's type says what it is.
     number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    if isinstance(value, date) or (number and not isinstance(value, bool) and str(value) != text):
-        value = text  # a folder may be called 2026_01 or 2026-01-01; the setting's type says what it is
+    if isinstance(value, date) or (number and str(value).lower() != text.lower()):
+        value = text
     put(settings, key, value)
 
 

@@ -72,7 +72,7 @@ def choose(name: str, sentences: str, noun_chunks: bool = False) -> Pipeline:
     kept = {*entities, *splitters, *others}
     parsers = [n for n in on if factory[n] == "parser"] if noun_chunks else []
     if noun_chunks:
-        _check_noun_chunks(name, config["nlp"]["lang"], parsers)
+        _check_noun_chunks(name, config["nlp"]["lang"], {factory[n] for n in on})
         kept |= {*parsers, *(n for n in on if factory[n] in _SETS_PARTS_OF_SPEECH)}
     kept |= {n for n in names if any(_listens(components[k], n, factory[n]) for k in kept)}
     return Pipeline(
@@ -103,14 +103,19 @@ def locate(name: str) -> tuple[str, Path]:
     raise UserError(f"spacy_model: {name}: no such pipeline, as a package or as a folder; get it with `{command}`")
 
 
-def _check_noun_chunks(name: str, language: str, parsers: list[str]) -> None:
+def _check_noun_chunks(name: str, language: str, factories: set[str]) -> None:
     """Refuse a pipeline from which no noun chunks are to be had."""
     from spacy.util import get_lang_class
 
     if "noun_chunks" not in get_lang_class(language).Defaults.syntax_iterators:
         raise UserError(f"noun_chunks: spaCy has no noun chunks for the language of {name} ({language})")
-    if not parsers:
+    if "parser" not in factories:
         raise UserError(f"noun_chunks: {name} has no parser, without which there are none")
+    if not factories & {"morphologizer", "attribute_ruler"}:
+        raise UserError(
+            f"noun_chunks: {name} has neither morphologizer nor attribute_ruler, which say what is a noun; without "
+            "them there are none"
+        )
 
 
 def _listens(config: Any, name: str, factory: str) -> bool:  # noqa: ANN401  # a value anywhere in a config

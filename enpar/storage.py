@@ -4,6 +4,7 @@ Credentials and endpoints are not said here: each filesystem takes them from its
 every node.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -245,3 +246,12 @@ def atomic(place: Path | Location) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock, a file, once nobody else does; it goes with the process that holds it, whatever ends that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -22,15 +22,16 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from enpar import cluster
-from enpar.errors import RunError
+from enpar.errors import RunError, UserError
 from enpar.output import Output
+from enpar.storage import alone
 from enpar.sweep.capacity import at_once, find_room, terms_of
 from enpar.sweep.ledger import Ledger
-from enpar.sweep.plan import Trial, check_inputs, plan
+from enpar.sweep.plan import Run, Trial, check_inputs, plan
 from enpar.sweep.records import Record, new_record, read_record
 from enpar.sweep.runs import ENDING, Runs
 from enpar.sweep.settings import Domain, TuneJob
-from enpar.sweep.space import draw, samples
+from enpar.sweep.space import corners, draw, samples
 from enpar.sweep.summary import summarise
 from enpar.sweep.trial import Terms, run_trial
 from enpar.tracking import Run as Tracked
@@ -63,8 +64,9 @@ def run(job: TuneJob) -> dict[str, Any]:
         return result
     check_tracking(job.tracking, job.output)
     learns = job.searcher == "optuna"
-    trials = [plan(job, drawn, Path.cwd()) for drawn in draw(job)[: 1 if learns else None]]
+    trials = [plan(job, drawn, Path.cwd()) for drawn in (corners(job) if learns else draw(job))]
     check_inputs(trials)
+    scheduler = _scheduler(job, trials)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     cluster.connect(dashboard=True)
@@ -75,7 +77,7 @@ def run(job: TuneJob) -> dict[str, Any]:
     log.info("%d trials over %s, seeds %s; %d at once", total, ", ".join(job.space), _listed(job.seeds), slots)
     with _tracked(job, output) as (tracked, runs):
         ledger = Ledger(job, output, total, slots, runs)
-        _search(job, trials, ledger, slots)
+        _search(job, trials, scheduler, ledger, slots)
         if ledger.best is None:
             raise RunError(f"no trial got to its end; the last one: {ledger.ordered()[-1].reason}")
         result, files = summarise(job, ledger)
@@ -102,7 +104,7 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _search(job: TuneJob, trials: Sequence[Trial], ledger: Ledger, slots: int) -> None:
+def _search(job: TuneJob, trials: Sequence[Trial], scheduler: TrialScheduler, ledger: Ledger, slots: int) -> None:
     terms = terms_of(job, ray.cluster_resources())
     storage = (job.output / _STATE).absolute()
     shutil.rmtree(storage, ignore_errors=True)
@@ -121,7 +123,7 @@ def _search(job: TuneJob, trials: Sequence[Trial], ledger: Ledger, slots: int) -
             metric="score",
             mode=job.mode,
             search_alg=_optuna(job, ledger) if learns else None,
-            scheduler=_scheduler(job, trials[0]),
+            scheduler=scheduler,
             num_samples=samples(job) if learns else 1,
             max_concurrent_trials=slots,
             reuse_actors=True,
@@ -146,13 +148,14 @@ def _trial(trial: Trial, terms: Terms) -> None:
     def report(evaluations: int, score: float) -> None:
         tune.report({"evaluations": evaluations, "score": score})
 
-    record = read_record(trial.folder)
-    if record is None or not record.over:
-        record = new_record(trial, 0)
-        run_trial(trial, terms, record, report)
-    else:
-        for evaluations, score in record.reports:
-            report(evaluations, score)
+    with alone(trial.folder / ".lock"):  # a search that learns may draw the same again while this one runs
+        record = read_record(trial.folder)
+        if record is None or not record.over:
+            record = new_record(trial, 0)
+            run_trial(trial, terms, record, report)
+        else:
+            for evaluations, score in record.reports:
+                report(evaluations, score)
     worst = _WORST["max" if terms.larger else "min"]
     final = worst if record.state == "failed" or record.score is None else record.score
     tune.report({"evaluations": len(record.reports), "score": final, "record": json.dumps(asdict(record))})
@@ -191,22 +194,36 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._ledger.beat()
 
 
-def _scheduler(job: TuneJob, trial: Trial) -> TrialScheduler:
+def _scheduler(job: TuneJob, trials: Sequence[Trial]) -> TrialScheduler:
+    """What stops trials.
+
+    Raises:
+        UserError: they are not to be compared on their way.
+    """
     if job.scheduler == "none":
         return FIFOScheduler()
-    run = trial.runs[0]
-    longest = 10**6
-    if run.finetune:
-        longest = run.finetune.train.epochs
-    elif run.pretrain and run.pretrain.train.steps:
-        longest = run.pretrain.train.steps // run.pretrain.train.evaluate_every
+    lengths = {_evaluations(trial.runs[0]) for trial in trials}
+    if len(lengths) > 1:
+        raise UserError(
+            f"scheduler: asha compares trials after as many evaluations, but they are to have "
+            f"{' or '.join(map(str, sorted(lengths)))}; take the length out of `space`, or set scheduler=none"
+        )
     return AsyncHyperBandScheduler(
         time_attr="evaluations",
-        max_t=max(job.asha.grace, longest - 1),  # a trial that has got to its end is not stopped there
+        max_t=max(job.asha.grace, max(lengths) - 1),  # a trial that has got to its end is not stopped there
         grace_period=job.asha.grace,
         reduction_factor=job.asha.reduction,
         stop_last_trials=False,
     )
+
+
+def _evaluations(run: Run) -> int:
+    """How often a run is evaluated, at most; any number where that depends on its data."""
+    if run.finetune:
+        return run.finetune.train.epochs
+    if run.pretrain and run.pretrain.train.steps:
+        return run.pretrain.train.steps // run.pretrain.train.evaluate_every
+    return 10**6
 
 
 def _optuna(job: TuneJob, ledger: Ledger) -> Searcher:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from enpar.errors import UserError
 from enpar.pretrained import load_config, load_tokenizer
 from enpar.sentence import Sentence, read_sentences, sentence_files
 from enpar.storage import Location
@@ -150,12 +151,15 @@ def read_corpus(
     """The sentences of a folder as an encoder reads them, and its tokenizer; the encoder's own limit holds as well.
 
     Raises:
-        UserError: the data or the tokenizer is missing.
+        UserError: the data or the tokenizer is missing, or there is no sentence to train on.
     """
     sentence_files(data)
     tokenizer = load_tokenizer(encoder)
     limit = min(max_wordpieces, limit_of(load_config(encoder)))
-    return build_corpus(read_sentences(data), tokenizer, limit), tokenizer
+    corpus = build_corpus(read_sentences(data), tokenizer, limit)
+    if not len(corpus):
+        raise UserError(f"data: {data} holds no sentence with an entity that is not too long: {corpus.left_out}")
+    return corpus, tokenizer
 
 
 def build_corpus(

@@ -23,7 +23,7 @@ def test_a_chunk_that_kills_every_worker_ends_the_run_when_all_else_is_done(ray_
             self._parts.done(chunk.id, {}, [])
 
     parts = Parts(Location.of(tmp_path), 4, "part-{}", ())
-    parts.begin({})
+    parts.begun.keep({})
     chunks = [Chunk(number, ()) for number in range(4)]
     with pytest.raises(RunError, match="annotate: its workers die before they have done anything: "):
         on_ray("annotate", Fragile, {"parts": parts}, parts, chunks, 1)

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from enpar.bench.settings import BenchJob
 from enpar.config import FetchJob, FinetuneJob, PretrainJob, ViewsJob
 from enpar.errors import UserError
 from enpar.settings import describe, parse
+from enpar.sweep.settings import TuneJob
 from enpar.verbs import VERBS
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
@@ -32,6 +34,7 @@ def test_every_job_file_is_complete_and_valid(path):
         (PretrainJob, [*PRETRAIN, "train=3"], ["train: ", "got 3"]),
         (PretrainJob, [*PRETRAIN, "train.epochs=2"], ["give train.steps or train.epochs"]),
         (PretrainJob, ["data=d", "output=o", "train.batch_size=3"], ["give train.steps or train.epochs"]),
+        (PretrainJob, ["data=d", "output=o"], ["train: give train.steps or train.epochs"]),
         (PretrainJob, [*PRETRAIN, "views.n_p=121"], ["views.n_p: ", "120"]),
         (PretrainJob, [*PRETRAIN, "views.mask=0.6", "views.replace=0.6"], ["views: ", "mask + replace"]),
         (PretrainJob, [*PRETRAIN, *(f"objectives.{o}=0" for o in ("met", "mep", "acd", "pp"))], ["weight 0"]),
@@ -113,9 +116,23 @@ def test_every_setting_is_described(verb):
     assert [key for key, _, description in rows if not description] == []
 
 
-@pytest.mark.parametrize("name", ["2026", "2026_01", "010", "2026-01-01", "1e3", "1.0"])
+def test_defaults_are_shown_as_they_are_typed():
+    shown = {stage: {key: default for key, default, _ in describe(kind)} for stage, kind in BenchJob.variants.items()}
+    assert shown["finetune"]["corpus.train"] == "runs/demo/corpus/train.jsonl"
+    assert shown["extract"]["corpus.test"] == "runs/demo/corpus/test.jsonl"
+    assert shown["pretrain"]["stage"] == "required"
+    assert shown["pretrain"]["train.batch_size"] == "512"
+    assert {key: default for key, default, _ in describe(TuneJob)}["seeds"] == "[1]"
+
+
+@pytest.mark.parametrize("name", ["2026", "2026_01", "010", "2026-01-01", "1e3", "1.0", "no", "on"])
 def test_a_name_stays_what_was_typed(name):
     assert str(parse(FinetuneJob, [*SPLITS, f"output={name}"]).output) == name
+
+
+@pytest.mark.parametrize(("text", "value"), [("no", False), ("off", False), ("on", True), ("True", True)])
+def test_yes_and_no_are_understood(text, value):
+    assert parse(FinetuneJob, [*SPLITS, "output=o", f"tracking.enabled={text}"]).tracking.enabled is value
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999"])

@@ -137,6 +137,11 @@ def test_a_broken_list_names_line_and_character(tmp_path):
     assert "line 3, character 11" in refused("spert", tmp_path / "x.json")
     (tmp_path / "x.json").write_text("[]")
     assert "holds no sentences" in refused("spert", tmp_path / "x.json")
+    for name in ("orig_id", "entities[0]: type"):
+        item = {"tokens": ["a"], "entities": [{"type": "x", "start": 0, "end": 1}], "orig_id": "y"}
+        text = json.dumps([item]).replace('"y"' if name == "orig_id" else '"x"', '"\\ud800"')
+        (tmp_path / "x.json").write_text(text)
+        assert f"sentence 0: {name}: half a surrogate pair" in refused("spert", tmp_path / "x.json")
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path):

@@ -29,6 +29,24 @@ def test_auto_is_bf16_where_that_is_faster(monkeypatch, vendor: str, flags: str,
     assert [device.precision_on(CPU, name) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
 
 
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA A1000", None),
+    ],
+)
+def test_a_gpus_peak_is_known_by_its_whole_name(name: str, peak: float | None):
+    assert device.peak_of(name) == peak
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_a_context_computes_in_its_precision(precision: str, dtype: torch.dtype):
     with device.autocast(precision, CPU):

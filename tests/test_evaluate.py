@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from encoders import tiny_encoder
 from enpar.config import EvaluateJob, TestCorpus
 from enpar.corpora import load, read_splits, sample_corpus
 from enpar.errors import UserError
-from enpar.evaluate import run
+from enpar.evaluate import _named, run
 from enpar.extraction import load as load_model
 from enpar.extraction import start
 from enpar.model.joint import Labels
@@ -108,6 +109,20 @@ def test_the_users_mistakes(place, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         run(job(place, tmp_path / "o", *changes))
     assert not (tmp_path / "o").exists()
+
+
+def test_a_folder_of_several_seeds_says_which_models_it_holds(place, tmp_path):
+    for seed in (2, 3):
+        shutil.copytree(place / "one/model", tmp_path / f"models/seed-{seed}")
+    with pytest.raises(UserError, match=r"models: the models of several seeds; name one of them, such as .*/seed-2 "):
+        run(job(place, tmp_path / "o", f"model={tmp_path / 'models'}"))
+    assert run(job(place, tmp_path / "o", f"model={tmp_path / 'models/seed-3'}"))["scores"]
+
+
+def test_models_are_named_by_as_much_of_their_paths_as_it_takes():
+    paths = [Path("/model"), Path("/mnt/model"), Path("/mnt/other")]
+    assert list(_named(paths)) == ["model", "mnt-model", "mnt-other"]
+    assert list(_named(paths[1:])) == ["model", "other"]
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_without_a_network_the_remedy_is_named_and_nothing_left(tmp_path, monkey
     [
         ('{"title": "A"}\n', ":1: expected"),
         ('{"title": "A", "text": "x"}\n{"text"\n', ":2: not JSON"),
+        ('{"title": "A", "text": "\\ud800"}\n', ":1: an unpaired surrogate"),
         ("", "holds no documents"),
         (b"\xff", "not UTF-8"),
     ],

@@ -33,6 +33,8 @@ def test_a_sentence_is_taken_as_it_is():
     assert given.tokens == ((0, 3), (4, 8), (9, 13), (14, 22), (23, 24))
     assert (given.sentence.tokens, given.sentence.entities) == (tuple(TOKENS), (Entity(0, 2, "PER"),))
     assert (given.sentence.doc_id, given.sentence.sent_id, given.start) == ("doc", 7, 0)
+    elsewhere = {**item, "entities": [{"type": "PER", "start": 0, "end": 2, "char_start": 101, "char_end": 110}]}
+    assert read_item(elsewhere)[1].mentions == (Mention(0, 8, "PER"),)  # they count another text's characters
     unlabelled = read_item({"tokens": TOKENS})[1]
     assert (unlabelled.mentions, unlabelled.sentence.tokens) == (None, tuple(TOKENS))
 
@@ -58,17 +60,21 @@ def test_a_sentence_with_its_own_text_and_characters():
         ({"text": TEXT, "entities": [{**ANA, "char_start": -1}]}, "bad entities", "characters -1 to 9"),
         ({"text": TEXT, "entities": [{**ANA, "char_end": 25}]}, "bad entities", "characters 0 to 25"),
         ({"text": TEXT, "entities": [{**ANA, "char_start": 3, "char_end": 5}]}, "bad entities", "white space"),
-        ({"text": TEXT, "entities": [{**ANA, "type": "\ud800"}]}, "not UTF-8", "unpaired surrogate"),
+        ({"text": TEXT, "entities": [{**ANA, "type": "\ud800"}]}, "bad entities", r"\[0\]: type: half a surrogate"),
         ({"tokens": TOKENS, "entities": [ANA]}, "bad sentence", r"entities\[0\]: start is None"),
         ({"tokens": TOKENS, "entities": [{"type": "X", "start": 4, "end": 6}]}, "bad sentence", "has 5 tokens"),
         ({"tokens": [], "entities": []}, "bad sentence", "at least one"),
         ({"tokens": ["\ud800"], "entities": []}, "bad sentence", "surrogate"),
-        ({"tokens": TOKENS, "entities": [], "orig_id": "\ud800"}, "not UTF-8", "surrogate"),
+        ({"tokens": TOKENS, "entities": [], "orig_id": "\ud800"}, "bad sentence", "orig_id: half a surrogate"),
         ({"tokens": TOKENS, "entities": [], "text": "Ana Berg left."}, "bad sentence", r"tokens\[3\], 'Borealis'"),
         ({"tokens": TOKENS, "entities": [], "text": TEXT, "char_start": "0"}, "bad sentence", "char_start is '0'"),
         ({"tokens": ["Ana", " "], "entities": [{"type": "X", "start": 1, "end": 2}]}, "bad entities", "white space"),
         (
-            {"tokens": TOKENS, "entities": [{"type": "X", "start": 0, "end": 1, "char_start": 4, "char_end": 8}]},
+            {
+                "tokens": TOKENS,
+                "text": TEXT,
+                "entities": [{"type": "X", "start": 0, "end": 1, "char_start": 4, "char_end": 8}],
+            },
             "bad entities",
             "its tokens are at characters 0 to 3",
         ),

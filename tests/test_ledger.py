@@ -71,6 +71,22 @@ def test_the_time_that_is_left_rests_on_what_trials_took_also_before_a_break(
     assert line.endswith("; about 100 s left")  # 30, 70 and 100 seconds, two at once
 
 
+def test_a_setting_that_is_drawn_again_while_it_runs_is_one_trial(job: TuneJob, clock: list[float]):
+    trial = plan(job, draw(job)[0], Path.cwd())
+    ledger = begun(job, 2, 2)
+    outcome = new_record(trial, 0)
+    outcome.state = "done"
+    ledger.begin(trial, None)
+    clock[0] += 10
+    ledger.begin(trial, None)
+    clock[0] += 5
+    ledger.end(trial, outcome)
+    clock[0] += 1
+    ledger.end(trial, outcome)
+    (record,) = ledger.ordered()
+    assert (record.state, record.seconds, record.number) == ("done", 15.0, 1)
+
+
 def test_the_last_trial_is_waited_for_alone(job: TuneJob, clock: list[float], caplog: pytest.LogCaptureFixture):
     trials = [plan(job, drawn, Path.cwd()) for drawn in draw(job)]
     over(trials[0], 1, "done", 100.0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,8 +51,8 @@ def finish(process: "subprocess.Popen[str]") -> tuple[dict, str]:
     return json.loads(stdout.splitlines()[-1]), stderr
 
 
-def start(arguments: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(arguments: list[str], folder: Path | None = None) -> "subprocess.Popen[str]":
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +123,19 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(place: Path, unbroken: 
 def test_a_killed_command_goes_on_with_more_workers_as_one_process_would(place: Path):
     more = ["train.dropout=0", "train.steps=20", "train.accumulation=2", "scaling.view_workers=2"]
     more += ["scaling.cpus_for_views=0.1"]
-    process = start(command(place, "killed", *more, "scaling.num_workers=1"))
+    here = "encoder=encoder"  # the workers' directory is another one
+    process = start(command(place, "killed", *more, here, "scaling.num_workers=1"), place)
     wait_for_step(process, place / "killed" / "metrics.jsonl", 10)
     workers = train_workers(process)
     process.kill()
     assert not psutil.wait_procs(workers, timeout=60)[1]  # they go with it
-    result, _ = finish(start(command(place, "killed", *more)))
+    other = place / "sentences" / "part-00001.parquet"
+    shutil.copy(other.with_name("part-00000.parquet"), other)
+    refused = start(command(place, "killed", *more, here), place)
+    assert f"data: {other} has changed since {place / 'killed'} was begun (absent, now " in refused.communicate()[1]
+    assert refused.returncode == 2
+    other.unlink()
+    result, _ = finish(start(command(place, "killed", *more, here), place))
     assert result["workers"] == 2
     settings = command(place, "alone", *more, "train.accumulation=1", "scaling.num_workers=1")[4:]
     expected = in_this_process(parse(PretrainJob, settings))

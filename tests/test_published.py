@@ -137,6 +137,10 @@ def test_a_url_may_be_an_archive_or_a_folder_of_files(tmp_path, server, monkeypa
     assert written(tmp_path) == CONTENTS
     put(folder / "files")
     assert fetch.run(FetchJob(name="scierc", output=tmp_path / "2", source=url + "files/"))["documents"] == 3
+    # A file by itself is what it is called, and what a server has not is missing, as in a folder.
+    assert "train.json has no dev.json, test.json; " in refused(tmp_path / "3", url + "files/train.json")
+    (folder / "files/dev.json").unlink()
+    assert "files/ has no dev.json; " in refused(tmp_path / "3", url + "files/")
 
 
 def test_a_download_that_fails_or_breaks_off_leaves_nothing(tmp_path, server):

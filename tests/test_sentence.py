@@ -11,6 +11,7 @@ from enpar.sentence import (
     Entity,
     Relation,
     Sentence,
+    count_sentences,
     from_json,
     from_table,
     read_sentences,
@@ -18,6 +19,7 @@ from enpar.sentence import (
     to_table,
     write_jsonl,
 )
+from enpar.storage import Location
 
 NAMES = st.text(min_size=1, max_size=8)
 
@@ -121,3 +123,18 @@ def test_folders_of_sentences_are_read_in_order_and_only_when_finished(tmp_path)
     pa.parquet.write_table(pa.table({"tokens": [["a"]]}), tmp_path / "part-2.parquet")
     with pytest.raises(UserError, match=r"part-2\.parquet: not sentences: column doc_id is missing"):
         list(read_sentences(tmp_path))
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_part_that_is_broken_is_named(tmp_path, half):
+    part = tmp_path / "part-0.parquet"
+    pa.parquet.write_table(to_table([Sentence(("a",))]), part)
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2] if half else b"")
+    (tmp_path / "_SUCCESS").touch()
+    for read in (lambda: list(read_sentences(tmp_path)), lambda: count_sentences([Location.of(part)])):
+        with pytest.raises(UserError, match=r"part-0\.parquet: cannot be read \(.*run its `enpar annotate` again"):
+            read()
+
+
+def test_null_is_no_orig_id():
+    assert from_json({"tokens": ["a"], "orig_id": None}, "here").doc_id == ""

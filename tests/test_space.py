@@ -12,7 +12,8 @@ from enpar.settings import parse
 from enpar.sweep.capacity import at_once
 from enpar.sweep.plan import plan as plan_from
 from enpar.sweep.settings import TuneJob
-from enpar.sweep.space import describe, draw
+from enpar.sweep.space import corners, describe, draw
+from enpar.tune import _scheduler, run
 
 SPACES = sorted((Path(__file__).parent.parent / "tune_spaces").glob("*.yaml"))
 CORPUS = {"train": "train.jsonl", "dev": "dev.jsonl"}
@@ -89,6 +90,35 @@ def test_draws_are_within_their_ranges_and_do_not_depend_on_their_number(seed, c
 def test_randint_reaches_both_ends(tmp_path):
     drawn = draw(job(tmp_path, {N_S: {"randint": [1, 3]}}, samples=50))
     assert sorted(one[N_S] for one in drawn) == [1, 2, 3]  # and each setting is tried once
+
+
+def test_corners_have_every_option_and_both_ends(tmp_path):
+    space = {N_S: {"randint": [1, 3]}, RATE: {"loguniform": [1e-5, 1e-3]}, "corpus": {"choice": {"a": {}, "b": {}}}}
+    found = corners(job(tmp_path, space, searcher="optuna"))
+    first = draw(job(tmp_path, space, searcher="optuna"))[0]
+    assert found[0] == first
+    assert all(sum(one[key] != first[key] for key in space) <= 1 for one in found)
+    for key, ends in {N_S: {1, 3}, RATE: {1e-5, 1e-3}, "corpus": {"a", "b"}}.items():
+        assert ends <= {one[key] for one in found}
+
+
+def test_a_search_that_learns_is_refused_for_what_it_may_draw_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for space, message in (
+        ({"finetune.train.batch_size": {"choice": [8, 0]}}, "space.finetune.train.batch_size: .*, got 0"),
+        ({"finetune.train.dropout": {"uniform": [0.0, 1.5]}}, "space.finetune.train.dropout: .*, got 1.5"),
+        ({"x": {"choice": {"a": {}, "b": {"finetune.train.rate": 1}}}}, "space.x.choice.b.finetune.train.rate: no"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(job(tmp_path, space, searcher="optuna", tracking={"enabled": False}))
+
+
+def test_asha_compares_trials_of_one_length(tmp_path):
+    lengths = {"finetune.train.epochs": {"grid": [6, 20]}}
+    with pytest.raises(UserError, match=r"scheduler: asha .* they are to have 6 or 20; take the length out of `space`"):
+        _scheduler(job(tmp_path, lengths, scheduler="asha"), trials(tmp_path, lengths, scheduler="asha"))
+    one = {N_S: {"grid": [1, 2]}}
+    assert _scheduler(job(tmp_path, one, scheduler="asha"), trials(tmp_path, one, scheduler="asha"))
 
 
 def test_a_grid_has_every_point_once(tmp_path):
@@ -172,6 +202,11 @@ def test_an_override_replaces_a_domain(tmp_path):
         ({"finetune.seed": {"grid": [1]}}, {}, "space.finetune.seed: not set here but by seeds of the sweep"),
         ({"finetune.init": {"grid": ["a"]}}, {}, "space.finetune.init: fine-tuning starts from the trial's pre-train"),
         ({WARMUP: {"grid": [0]}}, {"metric": "dev/entity"}, "metric: dev/entity is not measured; dev/span/f1, "),
+        (
+            {N_S: {"grid": [1]}},
+            {"base": {"pretrain": BASE["pretrain"]}, "metric": "heldout/loss/met + heldout/accuracy/pp"},
+            "metric: a loss is to be small and an accuracy large",
+        ),
         ({WARMUP: {"grid": [0]}}, {"samples": 3}, "samples: there is nothing to draw in a grid"),
         ({WARMUP: {"choice": [0]}}, {"searcher": "grid"}, f"space.{WARMUP}: searcher=grid takes a grid"),
         ({WARMUP: {"grid": [0]}}, {"searcher": "optuna"}, f"space.{WARMUP}: searcher=optuna takes no grid"),

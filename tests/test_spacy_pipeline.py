@@ -61,6 +61,9 @@ def test_noun_chunks_need_a_parser_and_parts_of_speech(tmp_path: Path) -> None:
     spacy.load(MODEL, exclude=["parser"]).to_disk(tmp_path / "unparsed")
     with pytest.raises(UserError, match=r"noun_chunks: .*unparsed has no parser"):
         choose(str(tmp_path / "unparsed"), "pipeline", noun_chunks=True)
+    spacy.load(MODEL, exclude=["attribute_ruler"]).to_disk(tmp_path / "unruled")
+    with pytest.raises(UserError, match=r"noun_chunks: .*unruled has neither morphologizer nor attribute_ruler"):
+        choose(str(tmp_path / "unruled"), "pipeline", noun_chunks=True)
     (other := spacy.blank("xx")).add_pipe("entity_ruler")
     other.add_pipe("parser")
     other.to_disk(tmp_path / "other")

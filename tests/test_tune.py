@@ -164,11 +164,14 @@ def states(trials: Path) -> dict[Path, str]:
     return {trials / record["name"]: record["state"] for record in records(trials)}
 
 
-def test_a_killed_search_goes_on_and_ends_alike_and_a_setting_that_fails_does_not_end_it(place: Path):
+def test_a_killed_search_goes_on_and_ends_alike_and_a_setting_that_fails_does_not_end_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     varied = {
         RATE: {"loguniform": [1e-9, 1e-2]},
         "finetune.train.batch_size": {"choice": [8, 16]},
-        "corpus": {"choice": {"whole": {}, "missing": {"finetune.corpus.train": str(place / "nowhere.jsonl")}}},
+        "encoder": {"choice": {"whole": {}, "missing": {"finetune.init": "nowhere"}}},  # it may be on the hub
     }
     # whole, missing, whole; one at a time, so that the last has just begun when the others are over
     more = {"searcher": "optuna", "samples": 3, "seed": 22, "concurrency": 1}
@@ -189,7 +192,7 @@ def test_a_killed_search_goes_on_and_ends_alike_and_a_setting_that_fails_does_no
     assert {file: file.stat().st_mtime_ns for file in written if file.exists()}.items() <= written.items()
     assert result["states"] == {"done": 2, "stopped": 0, "failed": 1}
     (failed,) = [trial for trial in result["trials"] if trial["state"] == "failed"]
-    assert "nowhere.jsonl" in failed["reason"] and failed["score"] is None
+    assert "encoder nowhere: neither a folder nor to be had" in failed["reason"] and failed["score"] is None
     # All that was done is in MLflow now, and nothing seems to go on.
     statuses = {record["name"]: STATUS[record["state"]] for record in records(trials)}
     logged = Logged(place / "mlflow.db", "killed")

@@ -25,7 +25,7 @@ def measure(job: BenchAnnotate) -> dict[str, Any]:
         UserError: the text or the pipeline is missing.
     """
     chunks, pipeline = plan(job.input, job.documents_per_part), choose(job.spacy_model, job.sentences)
-    workers = job.num_workers or int(capacity().cpus)
+    workers = min(job.num_workers or int(capacity().cpus), len(chunks))  # as many as `enpar annotate` takes
     limit = AnnotateJob.model_fields["max_characters"].default
     reader = Reader(limit)
     found = (item for chunk in chunks for item in reader.read(chunk))

@@ -53,7 +53,7 @@ def _job(job: BenchPretrain, folder: Path) -> PretrainJob:
     settings["encoder"] = _encoder(job.encoder, folder)
     settings |= {"output": folder / "output", "tracking": {"enabled": False}}
     if not job.ray:
-        settings["scaling"]["num_workers"] = 1
+        settings["scaling"] |= {"num_workers": 1, "min_workers": 1}
     train = {"steps": job.updates, "epochs": None, "heldout": 0, "checkpoint_every": job.updates}
     return settle(PretrainJob(**settings | {"train": PretrainTraining(**settings["train"] | train)}))
 

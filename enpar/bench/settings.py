@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from enpar.config import (
     AnnotateJob,
+    Anywhere,
     Count,
     FinetuneJob,
     Objectives,
@@ -24,7 +25,7 @@ from enpar.settings import Settings
 
 
 class BenchJob(Settings):
-    """Measure how fast a stage runs on this machine, against a plain reference in the same run."""
+    """Measure how fast a stage runs on this machine; annotate and pretrain against plain references in the same run."""
 
     stage: Literal["annotate", "views", "pretrain", "finetune", "extract"]
     """What is measured."""
@@ -48,7 +49,7 @@ class BenchAnnotate(BenchJob):
 class BenchViews(BenchJob):
     """Make views on one core."""
 
-    data: Place = Path("runs/demo/sentences")
+    data: Anywhere = Path("runs/demo/sentences")
     """Folder of sentences, from `enpar annotate`; the default is what `make demo` annotates."""
     encoder: str = ViewsJob.model_fields["encoder"].default
     """The encoder whose wordpieces are used."""
@@ -76,9 +77,9 @@ class BenchPretrain(PretrainJob, BenchJob):
     its output, tracking and length are not used. An encoder without weights gets random ones.
     """
 
-    data: Place = Path("runs/demo/sentences")
+    data: Anywhere = Path("runs/demo/sentences")
     """Folder of sentences, from `enpar annotate`; the default is what `make demo` annotates."""
-    output: Place = Path("unused")
+    output: Anywhere = Path("unused")
     """Not used: nothing is kept."""
     train: BenchTraining = BenchTraining()
     updates: Annotated[int, Field(ge=5)] = 25

@@ -56,7 +56,7 @@ def _sentence(item: object, where: str) -> Sentence:
 
 def origin(item: dict[str, object]) -> tuple[str, int]:
     """Document and number of a sentence: `articleId`, and `sentId` where that is a number."""
-    document, number = (str(item.get(field, "")) for field in ("articleId", "sentId"))
+    document, number = ("" if item.get(field) is None else str(item[field]) for field in ("articleId", "sentId"))
     # The Arrow form has 32 bits for it.
     return document, int(number) if number.isdecimal() and number.isascii() and len(number) < 10 else 0
 

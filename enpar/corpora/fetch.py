@@ -19,6 +19,7 @@ from enpar.corpora.reading import lines, parse
 from enpar.corpora.sources import read
 from enpar.errors import UserError
 from enpar.output import Output
+from enpar.records import Unfit, encodable
 from enpar.storage import atomic
 
 _LOG = logging.getLogger(__name__)
@@ -112,6 +113,10 @@ def _ready(items: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         item = parse(line, where)
         if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("title", "text")):
             raise UserError(f'{where}: expected {{"title", "text"}}, both strings')
+        try:
+            encodable(item["title"] + item["text"])
+        except Unfit as unfit:
+            raise UserError(f"{where}: {unfit.args[1]}") from None
         yield item["title"], item["text"]
 
 

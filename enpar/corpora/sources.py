@@ -10,8 +10,10 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from enpar.errors import UserError
 
@@ -54,10 +56,11 @@ def members(source: str, wanted: Collection[str], remedy: str) -> dict[str, byte
         UserError: the source cannot be had, or has a file twice, or too large a one.
     """
     if _is_url(source) and source.endswith("/"):
-        return {name: read(source + name, remedy) for name in wanted}
+        return dict(_present(source, wanted, remedy))
     with _local(source, remedy) as path:
-        if path.name in wanted and path.is_file():
-            return {path.name: path.read_bytes()}
+        name = PurePosixPath(urlsplit(source).path).name if _is_url(source) else path.name
+        if name in wanted and path.is_file():
+            return {name: path.read_bytes()}
         try:
             return _unique(_found(path, wanted), source)
         except _BROKEN as error:
@@ -65,6 +68,17 @@ def members(source: str, wanted: Collection[str], remedy: str) -> dict[str, byte
             raise UserError(
                 f"source: {source}: not to be read as a folder, .tar, .tar.gz or .zip ({reason}); {remedy}"
             ) from None
+
+
+class _AbsentError(UserError):
+    """A server says that it has no such file."""
+
+
+def _present(folder: str, wanted: Collection[str], remedy: str) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the wanted files that a server has behind a URL."""
+    for name in wanted:
+        with suppress(_AbsentError):
+            yield name, read(folder + name, remedy)
 
 
 def _is_url(source: str) -> bool:
@@ -83,7 +97,8 @@ def _local(source: str, remedy: str) -> Iterator[Path]:
                 shutil.copyfileobj(response, file)
                 length = response.headers.get("Content-Length")
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise UserError(f"source: {source}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
+            kind = _AbsentError if isinstance(error, HTTPError) and error.code == http.client.NOT_FOUND else UserError
+            raise kind(f"source: {source}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
         file.flush()
         if length is not None and file.tell() != int(length):
             raise UserError(

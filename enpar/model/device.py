@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import resource
 from functools import cache
 from pathlib import Path
@@ -10,12 +11,14 @@ import torch
 
 # Dense bf16 FLOP/s by what the name of the GPU begins with (NVIDIA's data sheets).
 _PEAKS = {
+    "NVIDIA H200 NVL": 835e12,
     "NVIDIA H200": 989e12,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100 NVL": 835e12,
     "NVIDIA H100": 989e12,
     "NVIDIA A100": 312e12,
     "NVIDIA L40S": 362e12,
+    "NVIDIA L40": 181e12,
     "NVIDIA L4": 121e12,
     "NVIDIA A10G": 70e12,
 }
@@ -72,8 +75,12 @@ def _cpuinfo(field: str) -> str:
 
 def peak_flops(device: torch.device) -> float | None:
     """The device's dense bf16 FLOP/s at best; None where it is not known."""
-    name = device_name(device)
-    return next((peak for prefix, peak in _PEAKS.items() if name.startswith(prefix)), None)
+    return peak_of(device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """The same by the device's name; an L4 is no L40."""
+    return next((peak for prefix, peak in _PEAKS.items() if re.match(rf"{re.escape(prefix)}\b", name)), None)
 
 
 def peak_memory(device: torch.device) -> int:

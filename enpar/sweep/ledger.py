@@ -34,14 +34,14 @@ class Ledger:
         self._job, self._output, self._total, self._at_once, self._runs = job, output, total, at_once, runs
         found = read_records(output.path / "trials")
         self.records = {record.name: record for record in found}
-        self._running: dict[str, float] = {}  # since when
+        self._running: dict[str, list[float]] = {}  # since when; more than once what was drawn again meanwhile
         self._said_at = time.monotonic()
         if any(record.over for record in found):
             log.info("%d of %d trials were over already", sum(record.over for record in found), total)
 
     def begin(self, trial: Trial, number: int | None) -> None:
         """A trial starts, for the first time or again; where the settings have no order it gets the next number."""
-        self._running[trial.name] = time.monotonic()
+        self._running.setdefault(trial.name, []).append(time.monotonic())
         if trial.name not in self.records:
             following = max((record.number for record in self.records.values()), default=0) + 1
             self.records[trial.name] = new_record(trial, number or following)
@@ -64,10 +64,12 @@ class Ledger:
             outcome: what the trial itself says; None if it was stopped from outside.
             reason: why it failed without a word.
         """
-        record, seconds = self.records[trial.name], time.monotonic() - self._running.pop(trial.name)
+        record, since = self.records[trial.name], self._running[trial.name].pop(0)
+        if not self._running[trial.name]:
+            del self._running[trial.name]
         if record.over:
             return
-        record.seconds = round(seconds, 1)
+        record.seconds = round(time.monotonic() - since, 1)
         if outcome:
             record.state, record.reason, record.runs = outcome.state, outcome.reason, outcome.runs
             record.reports = outcome.reports
@@ -118,7 +120,7 @@ class Ledger:
         took = [record.seconds for record in self.records.values() if record.state in ("done", "stopped")]
         if not took or self._over() == self._total:
             return []
-        elapsed = [time.monotonic() - self._running[record.name] for record in running]
+        elapsed = [time.monotonic() - self._running[record.name][0] for record in running]
         # The first to be over may be the short ones, without a pre-training: those beyond them count by what they took.
         usual = mean(took)
         each = mean([*took, *(seconds for seconds in elapsed if seconds > usual)])

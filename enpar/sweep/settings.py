@@ -25,7 +25,8 @@ def _options(value: object) -> object:
     if value is None:
         return None
     if isinstance(value, list) and value and not any(isinstance(one, (list, dict)) for one in value):
-        return {label(one): one for one in value}
+        short = {label(one): one for one in value}
+        return short if len(short) == len(value) else {str(one): one for one in value}
     if isinstance(value, dict) and value and all(isinstance(one, dict) for one in value.values()):
         return {str(name): dotted(settings) for name, settings in value.items()}
     raise ValueError("should be a list of values, or a mapping of names to settings such as {name: {a.b: 1}}")
@@ -160,6 +161,8 @@ class TuneJob(Job):
             raise ValueError("samples: there is nothing to draw in a grid; `seeds` repeats its settings")
         if unknown := [name for name in self.metrics if name not in _MEASURED[self.last]]:
             raise ValueError(f"metric: {unknown[0]} is not measured; {', '.join(_MEASURED[self.last])} are")
+        if len({"/loss/" in name for name in self.metrics}) > 1:
+            raise ValueError("metric: a loss is to be small and an accuracy large; their sum is neither")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is named twice")
         return self

@@ -1,14 +1,12 @@
 """Pre-trainings that trials share: made once, also when several trials ask at the same time."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from enpar import pretrain
 from enpar.config import PretrainJob
 from enpar.output import Output
+from enpar.storage import alone
 
 _WITHOUT_END = 1e6  # seconds, eleven days: Ray takes no infinity
 
@@ -19,16 +17,7 @@ def pretrained(job: PretrainJob) -> dict[str, Any]:
     One that was broken off goes on where it was. Room is waited for without end: other trials may have it.
     """
     output = Output(job.output, "pretrain", job.model_dump(mode="json"))
-    with _alone(Path(str(job.output)).with_name(f".{job.output.name}.lock")):
+    with alone(Path(str(job.output)).with_name(f".{job.output.name}.lock")):
         if (result := output.finished()) is not None:  # and MLflow is not asked by every trial
             return result
         return pretrain.run(job.model_copy(update={"wait": _WITHOUT_END}))
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """The lock goes with the process that holds it, whatever ends that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -36,6 +36,18 @@ def draw(job: TuneJob) -> list[Drawn]:
     return list({name_of(one): one for one in drawn}.values())
 
 
+def corners(job: TuneJob) -> list[Drawn]:
+    """Settings that have, between them, every option and both ends of every range: what a search that learns on its
+    way may come to draw.
+    """
+    first = draw(job)[0]
+    found = [first]
+    for key, domain in job.space.items():
+        extremes = domain.options or domain.randint or domain.uniform or domain.loguniform or ()
+        found += [first | {key: value} for value in extremes]
+    return list({name_of(one): one for one in found}.values())
+
+
 def _draw(domain: Domain, random: np.random.Generator) -> Any:  # noqa: ANN401 - any value of a setting
     if domain.options:
         return str(random.choice(list(domain.options)))

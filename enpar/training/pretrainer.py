@@ -103,7 +103,7 @@ class Pretrainer:
         """
         journal = journal if self.engine.rank == 0 else None
         if journal:
-            journal.begin(self.first)
+            journal.begin(self.first or -1)  # step 0, too, is measured again
         if self.first == 0:
             self._log(journal, 0, self._evaluate())
         settings = self._job.train
