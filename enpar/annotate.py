@@ -42,11 +42,12 @@ def run(job: AnnotateJob) -> dict[str, Any]:
     apart(output.location, job.input, chunks)
     check_tracking(job.tracking, job.output)
     parts = Parts(output.location.absolute(), len(chunks), PART, COUNTS)
+    input = sizes(job.input)
     if not job.overwrite:
-        parts.begun.check(sizes(job.input))
+        parts.begun.check(input)
     workers = workers_for(job.num_workers, len(chunks), job.wait)
     output.claim(job.overwrite)
-    parts.begun.keep(sizes(job.input))
+    parts.begun.keep(input)
     with track(output, job.tracking, "annotate", data=text_of(job.input, chunks)) as tracked:
         arguments = {"job": job, "pipeline": pipeline, "parts": parts}
         on_ray("annotate", Annotator, arguments, parts, chunks, workers)

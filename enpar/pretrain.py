@@ -16,7 +16,7 @@ from enpar.config import PretrainJob
 from enpar.metrics import read_metrics
 from enpar.objectives.views import ViewBatch, ViewMaker
 from enpar.output import METRICS, Output
-from enpar.pretrained import locate
+from enpar.pretrained import absolute, locate
 from enpar.provenance import Data
 from enpar.sentence import count_sentences, sentence_files
 from enpar.tracking import check_tracking, finished, track
@@ -47,10 +47,10 @@ def run(job: PretrainJob) -> dict[str, Any]:
     check_tracking(job.tracking, job.output)
     output.apart_from(data=job.data, encoder=job.encoder)
     locate(job.encoder)
-    if Path(job.encoder).is_dir():  # the workers' directory is another one
-        job = job.model_copy(update={"encoder": str(Path(job.encoder).absolute())})
+    job = job.model_copy(update={"encoder": absolute(job.encoder, Path.cwd())})  # the workers' directory is another one
     begun = Begun(output.location / STATE, "data", output.location)
-    read = {str(file): f"{file.size()} bytes" for file in sentence_files(job.data)}
+    files = sentence_files(job.data)
+    read = {str(file): f"{file.size()} bytes" for file in files}
     if not job.overwrite:
         begun.check(read)
     job = settle(job)
@@ -58,7 +58,8 @@ def run(job: PretrainJob) -> dict[str, Any]:
     planned = prepare(job)
     output.claim(job.overwrite)
     begun.keep(read)
-    with track(output, job.tracking, "pretrain", planned.steps, _data(job)) as tracked:
+    data = {"train": Data(str(job.data), files, count_sentences(files))}
+    with track(output, job.tracking, "pretrain", planned.steps, data) as tracked:
         result = _train(job, output, planned)
         output.finish(result)
         (output.location / STATE).remove()
@@ -108,12 +109,6 @@ def prepare(job: PretrainJob) -> Work:
     )  # fmt: skip
     maker = ViewMaker(corpus, job.views, job.objectives, tokenizer.mask_token_id, job.seed)
     return Work(maker, plan, division.heldout, steps, corpus.type_names, corpus.left_out)
-
-
-def _data(job: PretrainJob) -> dict[str, Data]:
-    """The sentences, for the tracker."""
-    files = sentence_files(job.data)
-    return {"train": Data(str(job.data), files, count_sentences(files))}
 
 
 def _train(job: PretrainJob, output: Output, planned: Work) -> dict[str, Any]:

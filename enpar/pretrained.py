@@ -62,6 +62,11 @@ def locate(name: str, weights: bool = True) -> str:
     return str(path)
 
 
+def absolute(name: str, root: Path) -> str:
+    """The name of an encoder for processes with other working directories than `root`: only a folder's is another."""
+    return str(root / name) if (root / name).is_dir() else name
+
+
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     """The fast tokenizer of an encoder.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from enpar import corpora
 from enpar.config import FinetuneJob, PretrainJob
 from enpar.errors import UserError
-from enpar.pretrained import locate
+from enpar.pretrained import absolute, locate
 from enpar.sentence import sentence_files
 from enpar.settings import put, validate
 from enpar.storage import Location
@@ -132,7 +132,7 @@ def _finetuning(place: _Place, values: Mapping[str, Any], seed: int) -> Finetune
     draft = _job(FinetuneJob, "finetune", place, {**values, **ours, "tracking": tracking})
     paths = {name: place.root / path for name, path in draft.corpus if isinstance(path, Path)}
     corpus = draft.corpus.model_copy(update=paths)
-    return draft.model_copy(update={"corpus": corpus, "init": _encoder(place, draft.init)})
+    return draft.model_copy(update={"corpus": corpus, "init": absolute(draft.init, place.root)})
 
 
 def _pretraining(place: _Place, values: Mapping[str, Any]) -> PretrainJob:
@@ -143,7 +143,7 @@ def _pretraining(place: _Place, values: Mapping[str, Any]) -> PretrainJob:
     ours = {"output": str(job.output), "tracking": _pretraining_tracking(place, values)}
     draft = _job(PretrainJob, "pretrain", place, {**values, **ours})
     data = draft.data if isinstance(draft.data, Location) else place.root / draft.data
-    draft = draft.model_copy(update={"data": data, "encoder": _encoder(place, draft.encoder)})
+    draft = draft.model_copy(update={"data": data, "encoder": absolute(draft.encoder, place.root)})
     key = digest(draft.model_dump(mode="json", exclude={"output", "overwrite", "tracking"}))[:12]
     if job.last == "pretrain" and not draft.train.heldout:
         raise UserError("base.pretrain.train.heldout: nothing is held out, so that trials cannot be compared")
@@ -177,10 +177,6 @@ def _tracking(place: _Place, name: str, parent: Path) -> dict[str, Any]:
     models = sweep.models and place.job.models == "all"  # the best one is logged with the sweep
     own = {"uri": tracking_uri(sweep, folder), "name": name, "parent": str(parent), "models": models}
     return sweep.model_copy(update=own).model_dump()
-
-
-def _encoder(place: _Place, name: str) -> str:
-    return str(place.root / name) if (place.root / name).is_dir() else name
 
 
 def check_inputs(trials: Iterable[Trial]) -> None:
